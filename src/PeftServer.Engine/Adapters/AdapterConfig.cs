@@ -1,0 +1,58 @@
+using System.ComponentModel.DataAnnotations;
+using System.Reflection;
+using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
+using PeftServer.Engine.Adapters.Lora;
+
+namespace PeftServer.Engine.Adapters;
+
+/// <summary>
+/// The settings of a PEFT method, field for field those of its <c>adapter_config.json</c>. The same record is the API's
+/// <c>peft</c>, the jsonb column and the file. The <see cref="JsonDerivedTypeAttribute"/> lines are the list of methods.
+/// </summary>
+[JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
+[JsonDerivedType(typeof(LoraConfig), "LORA")]
+public abstract record AdapterConfig
+{
+    /// <summary>The version of PEFT whose file format is written.</summary>
+    public const string FormatVersion = "0.21.0";
+
+    /// <summary>THE list of methods: <c>peft_type</c> to the record of its settings.</summary>
+    public static IReadOnlyDictionary<string, Type> Types { get; } =
+        typeof(AdapterConfig).GetCustomAttributes<JsonDerivedTypeAttribute>(inherit: false)
+            .ToDictionary(line => (string)line.TypeDiscriminator!, line => line.DerivedType);
+
+    /// <summary>What the base model is used for; decides which head is kept beside the adapter.</summary>
+    public TaskType? TaskType { get; init; }
+
+    /// <summary>Name of the base model. Written for people: what fits is decided by shapes.</summary>
+    public string? BaseModelNameOrPath { get; init; }
+
+    /// <summary>Always true in a file, as PEFT writes it; it says nothing about the maths.</summary>
+    public bool InferenceMode { get; init; }
+
+    /// <summary>Set by PEFT when <see cref="TaskType"/> is absent: the Python class of the base model.</summary>
+    public JsonNode? AutoMapping { get; init; }
+
+    /// <summary>Revision of the base model on the Hub.</summary>
+    public string? Revision { get; init; }
+
+    /// <summary>The version of PEFT that wrote the file.</summary>
+    public string? PeftVersion { get; init; }
+
+    /// <summary>The value of <c>peft_type</c> for this record.</summary>
+    [JsonIgnore]
+    public string PeftType => Types.First(type => type.Value == GetType()).Key;
+
+    /// <summary>What is wrong with these settings whatever the model: field and remedy. Attributes are checked already.</summary>
+    public virtual IEnumerable<ValidationResult> Validate() => [];
+
+    /// <summary>Every fault of these settings: their ranges first, then what <see cref="Validate"/> finds.</summary>
+    public IReadOnlyList<ValidationResult> Faults()
+    {
+        var faults = new List<ValidationResult>();
+        Validator.TryValidateObject(this, new ValidationContext(this), faults, validateAllProperties: true);
+        faults.AddRange(Validate());
+        return faults;
+    }
+}

@@ -1,0 +1,101 @@
+using System.ComponentModel.DataAnnotations;
+
+namespace PeftServer.Engine.Training;
+
+/// <summary>How to train, under the names of Hugging Face's <c>TrainingArguments</c> and TRL's <c>SFTConfig</c>.</summary>
+public sealed record TrainingArguments
+{
+    /// <summary>Passes over the training file. <see cref="MaxSteps"/> wins where it is given.</summary>
+    [Range(0.001, 10_000)]
+    public double NumTrainEpochs { get; init; } = 3;
+
+    /// <summary>Optimizer steps; −1 to go by epochs.</summary>
+    [Range(-1, int.MaxValue)]
+    public int MaxSteps { get; init; } = -1;
+
+    /// <summary>Rows that go through the model together.</summary>
+    [Range(1, 4096)]
+    public int PerDeviceTrainBatchSize { get; init; } = 8;
+
+    /// <summary>Micro-batches to an optimizer step. The loss is weighted by tokens over all of them.</summary>
+    [Range(1, 4096)]
+    public int GradientAccumulationSteps { get; init; } = 1;
+
+    /// <summary>Highest learning rate.</summary>
+    [Range(0.0, 100.0)]
+    public double LearningRate { get; init; } = 2e-4;
+
+    /// <summary>Shape of the learning rate over the steps.</summary>
+    public LearningRateSchedule LrSchedulerType { get; init; } = LearningRateSchedule.Linear;
+
+    /// <summary>Steps of rising learning rate; wins over <see cref="WarmupRatio"/> when above 0.</summary>
+    [Range(0, int.MaxValue)]
+    public int WarmupSteps { get; init; }
+
+    /// <summary>Share of all steps with rising learning rate.</summary>
+    [Range(0.0, 1.0)]
+    public double WarmupRatio { get; init; }
+
+    /// <summary>AdamW's decay of every trained tensor.</summary>
+    [Range(0.0, 10.0)]
+    public double WeightDecay { get; init; }
+
+    [Range(0.0, 1.0)]
+    public double AdamBeta1 { get; init; } = 0.9;
+
+    [Range(0.0, 1.0)]
+    public double AdamBeta2 { get; init; } = 0.999;
+
+    [Range(0.0, 1.0)]
+    public double AdamEpsilon { get; init; } = 1e-8;
+
+    /// <summary>The norm of all gradients is clipped to this; 0 turns clipping off.</summary>
+    [Range(0.0, 1e9)]
+    public double MaxGradNorm { get; init; } = 1.0;
+
+    /// <summary>Rows longer than this many tokens are cut; absent: what the model takes.</summary>
+    [Range(1, 10_000_000)]
+    public int? MaxLength { get; init; }
+
+    /// <summary>Draws of initial weights, order of rows, dropout.</summary>
+    [Range(0, int.MaxValue)]
+    public int Seed { get; init; } = 42;
+
+    /// <summary>Base weights and activations in bfloat16. Absent: true on CUDA, false on CPUs.</summary>
+    public bool? Bf16 { get; init; }
+
+    /// <summary>Steps between metric events.</summary>
+    [Range(1, int.MaxValue)]
+    public int LoggingSteps { get; init; } = 1;
+
+    /// <summary>Steps between evaluations on the validation file; absent: at the end of every epoch.</summary>
+    [Range(1, int.MaxValue)]
+    public int? EvalSteps { get; init; }
+
+    /// <summary>Steps between checkpoints to resume from; absent: at the end of every epoch.</summary>
+    [Range(1, int.MaxValue)]
+    public int? SaveSteps { get; init; }
+
+    /// <summary>Use the hand-written kernels where they apply (CUDA). False: plain tensor code everywhere.</summary>
+    public bool Fast { get; init; } = true;
+
+    /// <summary>The same bytes from the same seed on a GPU too, at some cost in speed.</summary>
+    public bool Deterministic { get; init; }
+
+    /// <summary>Every value out of its range: field and remedy.</summary>
+    public IReadOnlyList<ValidationResult> Faults()
+    {
+        var faults = new List<ValidationResult>();
+        Validator.TryValidateObject(this, new ValidationContext(this), faults, validateAllProperties: true);
+        return faults;
+    }
+}
+
+/// <summary>The learning-rate schedules, by transformers' names.</summary>
+public enum LearningRateSchedule
+{
+    Linear,
+    Cosine,
+    Constant,
+    ConstantWithWarmup,
+}
