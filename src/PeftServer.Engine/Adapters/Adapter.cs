@@ -38,7 +38,8 @@ public abstract class Adapter : IDisposable
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public long TotalCount => Model.ParameterCount + State.Sum(entry => entry.Weight.ElementCount);
+    public long TotalCount => Model.ParameterCount + Shared.Sum(entry => entry.Weight.ElementCount)
+        + _parts.Where(entry => entry.Part is not BaseLayerCopy).Sum(entry => entry.Part.State.Sum(state => state.Weight.ElementCount));
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(
@@ -74,21 +75,25 @@ public abstract class Adapter : IDisposable
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
         _parts.ForEach(entry => RefuseTied(entry.Site));
-        var merged = _parts.ConvertAll(entry => (entry.Site, entry.Part, Weight: entry.Part.Merge(entry.Site, DenseWeight(entry.Site))));
-        foreach (var (site, part, weight) in merged)
+        var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
+            Site: parts.Key,
+            Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
+            Bias: parts.Aggregate(parts.Key.Bias?.Value, (bias, entry) => entry.Part.MergeBias(parts.Key, bias)))).ToList();
+        foreach (var (site, weight, bias) in merged)
         {
-            if (site.Bias is { } bias && part.MergeBias(site, bias.Value) is { } mergedBias)
+            if (bias is not null)
             {
-                bias.Set(mergedBias.to(bias.Value.dtype).clone());
+                site.Bias!.Set(bias.to(site.Bias.Value.dtype, copy: true));
             }
 
+            var folded = weight.to(site.Weight.Value.dtype, copy: true);
             if (site is Projection projection)
             {
-                projection.SetDenseWeight(weight.to(projection.Weight.Value.dtype).clone());
+                projection.SetDenseWeight(folded);
             }
             else
             {
-                site.Weight.Set(weight.to(site.Weight.Value.dtype).clone());
+                site.Weight.Set(folded);
             }
         }
 

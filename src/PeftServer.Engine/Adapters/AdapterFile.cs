@@ -95,6 +95,11 @@ public static class AdapterFile
                 weight.Set(stored.to(dtype, model.Device, copy: true).MoveToOuterDisposeScope());
             }
 
+            foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
+            {
+                copy.Share();
+            }
+
             return adapter;
         }
         catch

@@ -12,6 +12,11 @@ public sealed class LoraAdapter : Adapter
         Config = resolved;
         foreach (var site in Targets(resolved, model))
         {
+            if (BaseLayerCopy.IsSavedAt(site))
+            {
+                Attach(site, new BaseLayerCopy(site));
+            }
+
             Attach(site, Part(resolved, site));
         }
 
