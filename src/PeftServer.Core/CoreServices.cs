@@ -1,9 +1,7 @@
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Configuration;
-using Microsoft.Extensions.Configuration.Json;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.DependencyInjection.Extensions;
-using Microsoft.Extensions.FileProviders;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Options;
 using Npgsql;
@@ -21,10 +19,9 @@ public static class CoreServices
 {
     extension(IHostApplicationBuilder builder)
     {
-        /// <summary>What every host needs: settings with their defaults, the database, the queue, the artifact store.</summary>
+        /// <summary>What every host needs: checked settings, the database, the queue, the artifact store.</summary>
         public void AddPeftCore()
         {
-            AddDefaults(builder.Configuration);
             var data = DataFolder.Of(builder.Configuration);
             AddOptions<ModelsOptions>(builder, ModelsOptions.Section, options => options.Root = Given(options.Root, data, "models"));
             AddOptions<StorageOptions>(builder, StorageOptions.Section, options =>
@@ -65,14 +62,6 @@ public static class CoreServices
             ? given
             : throw new OptionsValidationException("ConnectionStrings", typeof(string), [
                 "ConnectionStrings:Postgres is empty. Set ConnectionStrings__Postgres=Host=…;Database=…;Username=…;Password=…, or run `peftserver up`, which brings its own PostgreSQL."]);
-
-    // The file with every setting lies beside this assembly. It comes first: whatever the host adds wins over it.
-    private static void AddDefaults(IConfigurationManager configuration) => configuration.Sources.Insert(0, new JsonConfigurationSource
-    {
-        FileProvider = new PhysicalFileProvider(AppContext.BaseDirectory),
-        Path = "appsettings.json",
-        Optional = false,
-    });
 
     private static void AddOptions<T>(IHostApplicationBuilder builder, string section, Action<T>? complete = null)
         where T : class => builder.Services.AddOptions<T>()
