@@ -25,7 +25,7 @@ public sealed class AdapterCases
         adapter.TotalCount.ShouldBe(golden.Meta.GetProperty("total").GetInt64());
         causal.CheckForward("logits_init", [adapter]);
 
-        Train(golden, adapter, causal);
+        Train(golden, adapter, golden.Meta.GetProperty("lr").GetDouble(), () => causal.TrainingLoss([adapter]));
 
         CheckSaved(golden, adapter);
         causal.CheckForward("logits_trained", [adapter], 1e-3);
@@ -37,22 +37,24 @@ public sealed class AdapterCases
         }
     }
 
-    private static void Train(Golden golden, Adapter adapter, CausalCase causal)
+    /// <summary>Trains as the case did; gradients of the first step and the loss of every step must agree.</summary>
+    internal static void Train(Golden golden, Adapter adapter, double learningRate, Func<Tensor> forward)
     {
         adapter.SetTraining(true);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, weightDecay: 0.01);
-        var (losses, rate) = (golden["losses"].data<double>().ToArray(), golden.Meta.GetProperty("lr").GetDouble());
+        using var wide = golden["losses"].to(ScalarType.Float64);
+        var losses = wide.data<double>().ToArray();
         for (var step = 0; step < losses.Length; step++)
         {
             using var scope = NewDisposeScope();
-            var loss = causal.TrainingLoss([adapter]);
+            var loss = forward();
             loss.backward();
             if (step == 0)
             {
                 CheckGradients(golden, adapter);
             }
 
-            optimizer.Step(rate);
+            optimizer.Step(learningRate);
             optimizer.ZeroGrad();
             var value = loss.item<float>();
             (Math.Abs(value - losses[step]) <= 1e-4 * Math.Abs(losses[step])).ShouldBeTrue($"loss of step {step}: {value}, PEFT {losses[step]}");
@@ -77,7 +79,8 @@ public sealed class AdapterCases
     private static string SavedName(string live) =>
         live.Replace(".modules_to_save.default", "", StringComparison.Ordinal).Replace(".default", "", StringComparison.Ordinal);
 
-    private static void CheckSaved(Golden golden, Adapter adapter)
+    /// <summary>What we save is what the library saved: keys, shapes, types, config, and the same bytes for the same tensors.</summary>
+    internal static void CheckSaved(Golden golden, Adapter adapter)
     {
         var folder = Directory.CreateTempSubdirectory("peftserver-golden-").FullName;
         try

@@ -92,6 +92,27 @@ public sealed class ForwardBatch : IDisposable
         return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention);
     }
 
+    /// <summary>Hidden states picked for the head, a run of rows for each set of adapters: nothing attends.</summary>
+    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device)
+    {
+        var runs = new List<AdapterRun>();
+        foreach (var row in rows)
+        {
+            if (runs is [.., var last] && last.Adapters.SequenceEqual(row.Adapters))
+            {
+                runs[^1] = last with { Count = last.Count + row.Count };
+            }
+            else
+            {
+                runs.Add(row);
+            }
+        }
+
+        var count = rows.Sum(row => row.Count);
+        return new ForwardBatch(
+            empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]));
+    }
+
     public void Dispose()
     {
         Ids.Dispose();

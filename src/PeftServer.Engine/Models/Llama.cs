@@ -1,3 +1,4 @@
+using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Models;
@@ -8,8 +9,8 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public sealed class LlamaForCausalLM : CausalLanguageModel
 {
-    private readonly LlamaModel model;
-    private readonly Linear lm_head;
+    internal readonly LlamaModel model;
+    internal readonly Linear lm_head;
 
     public LlamaForCausalLM(PretrainedConfig config)
         : base(config)
@@ -42,7 +43,6 @@ internal sealed class LlamaModel : Module
     public readonly Embedding embed_tokens;
     public readonly IReadOnlyList<LlamaDecoderLayer> layers;
     public readonly RmsNorm norm;
-    private readonly RotaryEmbedding _rotary;
 
     public LlamaModel(PretrainedConfig config)
     {
@@ -50,14 +50,16 @@ internal sealed class LlamaModel : Module
         embed_tokens = new Embedding(config.VocabSize, shape.Hidden);
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new LlamaDecoderLayer(shape, index))];
         norm = new RmsNorm(shape.Hidden, shape.Eps);
-        _rotary = new RotaryEmbedding(config, shape.HeadDim);
+        Rotary = new RotaryEmbedding(config, shape.HeadDim);
     }
+
+    public RotaryEmbedding Rotary { get; }
 
     public Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
-        var angle = _rotary.At(batch.Positions, x.dtype);
+        var angle = Rotary.At(batch.Positions, x.dtype);
         foreach (var layer in layers)
         {
             x = layer.Forward(x, angle, batch);
@@ -90,6 +92,8 @@ internal sealed class LlamaAttention(LlamaShape shape, int index) : Module
     public readonly Linear v_proj = new(shape.Hidden, shape.KeyValueHeads * shape.HeadDim, shape.AttentionBias);
     public readonly Linear o_proj = new(shape.Heads * shape.HeadDim, shape.Hidden, shape.AttentionBias);
     private readonly AttentionOptions _options = new(1 / Math.Sqrt(shape.HeadDim));
+
+    public HeadLayout Heads => new(shape.Heads, shape.KeyValueHeads, shape.HeadDim);
 
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
     {

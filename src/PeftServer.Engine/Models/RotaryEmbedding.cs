@@ -9,7 +9,7 @@ namespace PeftServer.Engine.Models;
 public sealed class RotaryEmbedding
 {
     private readonly float[] _inverseFrequencies;
-    private readonly Dictionary<Device, Tensor> _onDevice = [];
+    private readonly Dictionary<(DeviceType, int), Tensor> _onDevice = []; // a Device is no key: two of the same differ
 
     /// <param name="config">The model's config; old spellings (<c>rope_theta</c>, <c>rope_scaling</c>) are read too.</param>
     /// <param name="headDim">Dimensions of a head that turn.</param>
@@ -48,9 +48,10 @@ public sealed class RotaryEmbedding
 
     private Tensor Frequencies(Device device)
     {
-        if (!_onDevice.TryGetValue(device, out var frequencies))
+        var place = (device.type, device.index);
+        if (!_onDevice.TryGetValue(place, out var frequencies))
         {
-            _onDevice[device] = frequencies = tensor(_inverseFrequencies, device: device).DetachFromDisposeScope();
+            _onDevice[place] = frequencies = tensor(_inverseFrequencies, device: device).DetachFromDisposeScope();
         }
 
         return frequencies; // [D/2]

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using PeftServer.Engine.Kernels;
 
 namespace PeftServer.Engine.Native;
 
@@ -29,6 +30,42 @@ internal static unsafe partial class Aten
         ];
         Call("aten::scaled_dot_product_attention\0"u8, "\0"u8, stack);
         return Result(stack[0]);
+    }
+
+    /// <summary>
+    /// Causal attention of packed sequences by FlashAttention: q [n, H, D], k and v [n, G, D]; starts: int32 on the device. For
+    /// bfloat16 on CUDA. No autograd: <see cref="FlashAttentionBackward"/> is its gradient.
+    /// </summary>
+    public static AttentionState FlashAttention(Tensor q, Tensor k, Tensor v, Tensor starts, int longest, double scale)
+    {
+        Span<ulong> stack =
+        [
+            Handle(q), Handle(k), Handle(v), Optional(Handle(starts)), Optional(Handle(starts)), (ulong)longest, (ulong)longest,
+            Double(0), 1, 0, Optional(Double(scale)), 0, 0, 0, 0, 0,
+        ];
+        Call("aten::_flash_attention_forward\0"u8, "\0"u8, stack);
+        Result(stack[4]).Dispose(); // a debug mask, empty
+        return new AttentionState(Result(stack[0]), Result(stack[1]), Result(stack[2]), Result(stack[3]));
+    }
+
+    public static (Tensor Dq, Tensor Dk, Tensor Dv) FlashAttentionBackward(
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, Tensor starts, int longest, double scale)
+    {
+        Span<ulong> stack =
+        [
+            Handle(grad), Handle(q), Handle(k), Handle(v), Handle(state.Output), Handle(state.LogSumExp!), Handle(starts), Handle(starts),
+            (ulong)longest, (ulong)longest, Double(0), 1, Handle(state.Seed!), Handle(state.Offset!), Optional(Double(scale)), 0, 0, 0,
+        ];
+        Call("aten::_flash_attention_backward\0"u8, "\0"u8, stack);
+        return (Result(stack[0]), Result(stack[1]), Result(stack[2]));
+    }
+
+    /// <summary>target = a · b, written where target is; it may be part of wider rows.</summary>
+    public static void Product(Tensor a, Tensor b, Tensor target)
+    {
+        Span<ulong> stack = [Handle(a), Handle(b), Handle(target)];
+        Call("aten::mm\0"u8, "out\0"u8, stack);
+        Result(stack[0]).Dispose();
     }
 
     /// <summary>Address of a tensor's first element.</summary>

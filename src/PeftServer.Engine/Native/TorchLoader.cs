@@ -153,6 +153,7 @@ public static class TorchLoader
         "torch_cuda" => TorchCuda,
         "c10_cuda" => C10Cuda,
         "LibTorchSharp" => Shim,
+        "nvrtc" => Nvrtc.NativeLibraryHandle,
         _ => 0,
     };
 }

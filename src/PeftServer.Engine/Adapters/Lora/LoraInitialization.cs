@@ -23,7 +23,6 @@ internal static class LoraInitialization
     {
         using var half = 0.5.ToScalar();
         using var width = (2 / Math.Sqrt(fanIn)).ToScalar();
-        using var drawn = rand(rows, fanIn, generator: generator);
-        return drawn.sub_(half).mul_(width);
+        return rand(rows, fanIn, generator: generator).sub_(half).mul_(width);
     }
 }

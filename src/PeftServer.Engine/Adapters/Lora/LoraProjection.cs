@@ -13,9 +13,20 @@ internal sealed class LoraProjection : AdditiveSiteAdapter
     private readonly LoraConfig _config;
     private readonly Scalar _scale;
 
+    internal Tensor A => lora_A.Value;
+
+    internal Tensor B => lora_B.Value;
+
+    internal int Rank => (int)lora_A.Shape[0];
+
+    internal double Scale { get; }
+
+    internal bool HasBias => lora_B_bias is not null;
+
     public LoraProjection(LoraConfig config, Projection site, int r, double scale)
     {
         _config = config;
+        Scale = scale;
         _scale = scale.ToScalar();
         lora_A = new Weight(r, site.InFeatures) { Trainable = true };
         lora_B = new Weight(site.OutFeatures, r) { Trainable = true };
