@@ -20,14 +20,29 @@ public abstract class AttentionBackend
     private protected static Tensor AttendOne(Tensor q, Tensor k, Tensor v, AttentionOptions options)
     {
         using var scope = NewDisposeScope();
-        var (queries, keys) = (q.size(0), k.size(0));
-        var windowed = options.Window < keys;
-        var mask = windowed || (queries > 1 && queries < keys) ? CausalMask(queries, keys, options.Window, q.device) : null;
-        var y = Aten.Attention(Heads(q), Heads(k), Heads(v), mask, causal: mask is null && queries > 1, options.Scale); // [1, H, T, D]
+        var (queries, keys, repeats) = (q.size(0), k.size(0), q.size(1) / k.size(1));
+        if (queries == 1)
+        {
+            // The heads of a group are as good as several queries that see all keys: nothing is repeated, nothing masked.
+            var from = options.Window is { } width ? Math.Max(0, keys - width) : 0;
+            var (seen, values) = (k.narrow(0, from, keys - from), v.narrow(0, from, keys - from));
+            var grouped = q.view(1, k.size(1), repeats, q.size(2)); // [1, G, H/G, D]
+            return Aten.Attention(grouped, Heads(seen, 1), Heads(values, 1), null, causal: false, options.Scale).view(1, q.size(1), q.size(2)).MoveToOuterDisposeScope();
+        }
+
+        // On a CPU only equal heads take the fast path; copying a few keys costs less than the other.
+        var copies = q.device.type is DeviceType.CPU ? repeats : 1;
+        var mask = options.Window < keys || queries < keys ? CausalMask(queries, keys, options.Window, q.device) : null;
+        var y = Aten.Attention(Heads(q, 1), Heads(k, copies), Heads(v, copies), mask, causal: mask is null, options.Scale); // [1, H, T, D]
         return y.squeeze(0).transpose(0, 1).MoveToOuterDisposeScope(); // [T, H, D]
     }
 
-    private static Tensor Heads(Tensor x) => x.transpose(0, 1).unsqueeze(0); // [1, H, T, D]
+    /// <summary>[1, H, T, D], each head as often as wanted.</summary>
+    private static Tensor Heads(Tensor x, long repeats)
+    {
+        var heads = x.transpose(0, 1); // [G, T, D]
+        return (repeats == 1 ? heads : heads.repeat_interleave(repeats, 0)).unsqueeze(0);
+    }
 
     /// <summary>True where query i (of the last <paramref name="queries"/> positions) may see key j.</summary>
     private static Tensor CausalMask(long queries, long keys, int? window, Device device)

@@ -60,6 +60,23 @@ internal static unsafe partial class Aten
         return (Result(stack[0]), Result(stack[1]), Result(stack[2]));
     }
 
+    /// <summary>Causal attention on a CPU: q, k, v [1, H, T, D]; the output [1, H, T, D] and the log of the sums [1, H, T].</summary>
+    public static (Tensor Output, Tensor LogSumExp) CpuFlashAttention(Tensor q, Tensor k, Tensor v, double scale)
+    {
+        Span<ulong> stack = [Handle(q), Handle(k), Handle(v), Double(0), 1, 0, Optional(Double(scale))];
+        Call("aten::_scaled_dot_product_flash_attention_for_cpu\0"u8, "\0"u8, stack);
+        return (Result(stack[0]), Result(stack[1]));
+    }
+
+    public static (Tensor Dq, Tensor Dk, Tensor Dv) CpuFlashAttentionBackward(
+        Tensor grad, Tensor q, Tensor k, Tensor v, Tensor output, Tensor logSumExp, double scale)
+    {
+        Span<ulong> stack =
+            [Handle(grad), Handle(q), Handle(k), Handle(v), Handle(output), Handle(logSumExp), Double(0), 1, 0, Optional(Double(scale))];
+        Call("aten::_scaled_dot_product_flash_attention_for_cpu_backward\0"u8, "\0"u8, stack);
+        return (Result(stack[0]), Result(stack[1]), Result(stack[2]));
+    }
+
     /// <summary>target = a · b, written where target is; it may be part of wider rows.</summary>
     public static void Product(Tensor a, Tensor b, Tensor target)
     {

@@ -17,26 +17,33 @@ internal static class TrainingSteps
         if (Obstacle(model, adapter, device, arguments, config) is { } obstacle)
         {
             var plain = new AutogradStep(model, adapter);
-            why = $"Training with {plain.Description}{(obstacle.Length > 0 ? $": {obstacle}" : "")}.";
+            why = $"Training with {plain.Description}: {obstacle}.";
             return plain;
         }
 
-        var fast = new FastLlamaStep((LlamaForCausalLM)model, adapter, new CudaBlockKernels(device.index), ActivationMode.Keep);
+        BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
+        var fast = new FastLlamaStep((LlamaForCausalLM)model, adapter, kernels, ActivationMode.Keep);
         why = $"Training with {fast.Description}.";
         return fast;
     }
 
-    private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config)
-    {
-        if (device.type is not DeviceType.CUDA)
-        {
-            return "";
-        }
+    private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config) =>
+        !arguments.Fast ? "training.fast is false"
+        : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0) is { } obstacle ? obstacle
+        : device.type is DeviceType.CUDA ? CudaObstacle((LlamaForCausalLM)model, arguments)
+        : CpuObstacle((LlamaForCausalLM)model);
 
-        return !arguments.Fast ? "training.fast is false"
-            : arguments.Deterministic ? "training.deterministic is true"
-            : model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
-            : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
-            : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0);
-    }
+    private static string? CudaObstacle(LlamaForCausalLM model, TrainingArguments arguments) =>
+        arguments.Deterministic ? "training.deterministic is true"
+        : model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
+        : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
+        : model.HiddenSize % 8 != 0 || model.HiddenSize > CudaBlockKernels.MaxHidden || model.Config.VocabSize % 8 != 0 ? "the model's widths do not suit the kernels"
+        : model.model.layers[0].self_attn.Heads.HeadDim is not (64 or 128) ? "its heads are neither 64 nor 128 wide"
+        : null;
+
+    private static string? CpuObstacle(LlamaForCausalLM model) =>
+        model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
+        : !CpuBlockKernels.Suits(model.HiddenSize) || !CpuBlockKernels.Suits(model.Config.Int("intermediate_size"))
+            || !CpuBlockKernels.Suits(model.model.layers[0].self_attn.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
+        : null;
 }

@@ -40,8 +40,6 @@ internal sealed class FastLlamaStep : ITrainingStep
         _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { HasBias: false } || entry.Site is not Linear { bias: null } || entry.Site.Path == model.OutputHead)
             => "the adapter has parts beside LoRA on the blocks' linear layers",
         (LlamaForCausalLM llama, _) when llama.model.layers[0].self_attn.q_proj.bias is not null || llama.model.layers[0].mlp.up_proj.bias is not null => "the model's linear layers have biases",
-        _ when model.HiddenSize % 8 != 0 || model.HiddenSize > CudaBlockKernels.MaxHidden || model.Config.VocabSize % 8 != 0 => "the model's widths do not suit the kernels",
-        (LlamaForCausalLM llama, _) when llama.model.layers[0].self_attn.Heads.HeadDim is not (64 or 128) => "its heads are neither 64 nor 128 wide",
         _ => null,
     };
 

@@ -7,12 +7,13 @@ namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
 /// The frozen weights that share an input, stacked, with LoRA folded in. The input lies in rows of width K + P (P: the ranks
-/// together, rounded up to 64), u = x Aᵀ is written beside it, and y = [x | u] [W | s·B]ᵀ is one product; backward,
+/// together, rounded up), u = x Aᵀ is written beside it, and y = [x | u] [W | s·B]ᵀ is one product; backward,
 /// dy [W | s·B] gives dx and du at once. LoRA's own thin products cost a fifth of what they cost apart.
 /// </summary>
 internal sealed class FoldedProjection : IDisposable
 {
-    private const int RankAlignment = 64;
+    /// <summary>Tensor cores want wide rows; a CPU only whole vectors.</summary>
+    private static int RankAlignment(Device device) => device.type is DeviceType.CUDA ? 64 : 8;
 
     private readonly List<Member> _members = [];
     private readonly Tensor _weight; // [N, K + P]: the frozen weights, then s·B of each member in its own block
@@ -29,7 +30,8 @@ internal sealed class FoldedProjection : IDisposable
         InFeatures = projections[0].Site.InFeatures;
         OutFeatures = projections.Sum(projection => projection.Site.OutFeatures);
         var ranks = projections.Sum(projection => projection.Lora?.Rank ?? 0);
-        RankWidth = (ranks + RankAlignment - 1) / RankAlignment * RankAlignment;
+        var alignment = RankAlignment(first.device);
+        RankWidth = (ranks + alignment - 1) / alignment * alignment;
         _weight = zeros(OutFeatures, InFeatures + RankWidth, dtype: first.dtype, device: first.device).DetachFromDisposeScope();
         _a = zeros(RankWidth, InFeatures, dtype: first.dtype, device: first.device).DetachFromDisposeScope();
 

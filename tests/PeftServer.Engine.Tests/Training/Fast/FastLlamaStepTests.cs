@@ -8,18 +8,23 @@ using PeftServer.Engine.Training.Fast;
 
 namespace PeftServer.Engine.Tests.Training.Fast;
 
-/// <summary>The hand-written step against autograd, over the kernels' plain-tensor twins.</summary>
+/// <summary>The hand-written step against autograd, over the kernels' plain-tensor twins and those for CPUs.</summary>
 public sealed class FastLlamaStepTests
 {
     private static readonly ModuleSelector[] Targets =
         [ModuleSelector.AllLinear, ModuleSelector.Of("q_proj", "v_proj"), ModuleSelector.Of("down_proj"), ModuleSelector.Of("k_proj", "o_proj", "up_proj")];
 
-    public static TheoryData<int, bool> Cases =>
-        [.. from target in Enumerable.Range(0, Targets.Length) from keep in new[] { true, false } select new TheoryDataRow<int, bool>(target, keep)];
+    public static TheoryData<int, bool, bool> Cases =>
+    [
+        .. from target in Enumerable.Range(0, Targets.Length)
+           from keep in new[] { true, false }
+           from cpu in new[] { true, false }
+           select new TheoryDataRow<int, bool, bool>(target, keep, cpu),
+    ];
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void ForwardBackward_AnyTargets_GivesTheGradientsOfAutograd(int target, bool keep)
+    public void ForwardBackward_AnyTargets_GivesTheGradientsOfAutograd(int target, bool keep, bool cpuKernels)
     {
         using var scope = NewDisposeScope();
         using var model = RandomLlama.Create(CPU, ScalarType.Float32);
@@ -28,7 +33,7 @@ public sealed class FastLlamaStepTests
         var batch = SftBatch.Of([Row(7, 1), Row(12, 2), Row(1, 3), Row(5, 4)]);
 
         var (loss, gradients) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
-        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels(), keep ? ActivationMode.Keep : ActivationMode.Recompute);
+        using var fast = new FastLlamaStep(model, adapter, cpuKernels ? new CpuBlockKernels() : new TensorBlockKernels(), keep ? ActivationMode.Keep : ActivationMode.Recompute);
         var (fastLoss, fastGradients) = Run(fast, batch, adapter, optimizer);
 
         fastLoss.ShouldBe(loss, 1e-4 * Math.Abs(loss));
