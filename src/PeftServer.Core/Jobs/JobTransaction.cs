@@ -53,6 +53,10 @@ public sealed class JobTransaction
 
     public void Cancel() => Finish(JobState.Cancelled, "The job was cancelled");
 
+    /// <summary>A new run begins, in the folder of this epoch, with an empty events file.</summary>
+    public void BeginRun(string runStore) =>
+        (Job.RunStore, Job.RunEpoch, Job.EventsOffset) = (runStore, Job.LeaseEpoch, 0);
+
     /// <summary>Marks how far the run's events file is stored.</summary>
     public void AdvanceEvents(long offset) => Job.EventsOffset = offset;
 

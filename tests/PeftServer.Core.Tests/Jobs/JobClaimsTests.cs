@@ -7,7 +7,7 @@ namespace PeftServer.Core.Tests.Jobs;
 
 public sealed class JobClaimsTests(TestDatabase database) : IClassFixture<TestDatabase>
 {
-    private static readonly WorkerCapacity OneDevice = new(Devices: 1, MemoryBytes: null, RunStore: "runs-1");
+    private static readonly WorkerCapacity OneDevice = new(Devices: 1, MemoryBytes: null);
     private static readonly TimeSpan Lease = TimeSpan.FromSeconds(30);
     private static CancellationToken Now => TestContext.Current.CancellationToken;
 

@@ -247,6 +247,10 @@ namespace PeftServer.Core.Data.Migrations
                         .HasColumnType("text[]")
                         .HasColumnName("result_files");
 
+                    b.Property<long>("RunEpoch")
+                        .HasColumnType("bigint")
+                        .HasColumnName("run_epoch");
+
                     b.Property<string>("RunStore")
                         .HasColumnType("text")
                         .HasColumnName("run_store");
