@@ -13,6 +13,15 @@ namespace PeftServer.Testing;
 public sealed class TestCluster : IAsyncLifetime
 {
     public const string Variable = "PEFTSERVER_TEST_POSTGRES";
+
+    /// <summary>A server that its test may stop and start, whatever the variable says.</summary>
+    public static async Task<TestCluster> StartOwnAsync()
+    {
+        var cluster = new TestCluster();
+        await cluster.StartNewAsync();
+        return cluster;
+    }
+
     private const string Template = "peftserver_template";
 
     private readonly SemaphoreSlim _one = new(1);
@@ -29,6 +38,11 @@ public sealed class TestCluster : IAsyncLifetime
             return;
         }
 
+        await StartNewAsync();
+    }
+
+    private async Task StartNewAsync()
+    {
         _folder = NewFolder();
         _admin = new NpgsqlConnectionStringBuilder { Host = _folder, Username = "peft", Database = "postgres" }.ConnectionString;
         Run("initdb", "-D", Data, "-U", "peft", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync");
@@ -63,10 +77,7 @@ public sealed class TestCluster : IAsyncLifetime
     public async Task DropDatabaseAsync(string connectionString) =>
         await ExecuteAsync($"drop database if exists {new NpgsqlConnectionStringBuilder(connectionString).Database} with (force)");
 
-    /// <summary>Whether <see cref="RestartAsync"/> can be called: a server that was given is not ours to stop.</summary>
-    public bool IsOwn => _folder is not null;
-
-    /// <summary>As a crash would: every connection breaks, what was committed is there afterwards.</summary>
+    /// <summary>As a crash would: every connection breaks, what was committed is there afterwards. Of an own server only.</summary>
     public async Task RestartAsync(TimeSpan away)
     {
         await StopAsync();

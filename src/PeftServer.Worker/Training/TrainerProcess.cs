@@ -91,7 +91,10 @@ internal sealed class TrainerProcess : IDisposable
         {
             using var orphan = Process.GetProcessById(processId);
             orphan.Kill(entireProcessTree: true);
-            await orphan.WaitForExitAsync(cancellationToken);
+            while (StartTimeOf(processId) == started)
+            {
+                await Task.Delay(20, cancellationToken);
+            }
         }
         catch (Exception e) when (e is ArgumentException or InvalidOperationException or Win32Exception)
         {
@@ -99,13 +102,15 @@ internal sealed class TrainerProcess : IDisposable
         }
     }
 
-    // The kernel's start time tells a process from a later one with the same number.
+    // The kernel's start time tells a process from a later one with the same number. One that has ended but was not yet
+    // waited for (its worker stands still) counts as gone.
     private static string StartTimeOf(int processId)
     {
         try
         {
             var stat = File.ReadAllText($"/proc/{processId}/stat");
-            return stat[(stat.LastIndexOf(')') + 2)..].Split(' ')[19];
+            var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
+            return fields[0] is "Z" or "X" ? "gone" : fields[19];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
