@@ -33,7 +33,11 @@ internal sealed class TestJobs : IDisposable
     public static async Task<TestJobs> OnAsync(TestDatabase database)
     {
         var model = Directory.CreateDirectory(Path.Combine(database.Folder, "models", "tiny-llama")).FullName;
-        await File.WriteAllTextAsync(Path.Combine(model, "config.json"), "{}", Now);
+        foreach (var file in Directory.GetFiles(Path.Combine(AppContext.BaseDirectory, "tiny-llama")))
+        {
+            File.Copy(file, Path.Combine(model, Path.GetFileName(file)), overwrite: true);
+        }
+
         return new TestJobs(await database.StartHostAsync());
     }
 
@@ -106,7 +110,7 @@ internal sealed class TestJobs : IDisposable
 
     /// <summary>The process of the job's newest run, as the worker noted it.</summary>
     public static int TrainerOf(TestDatabase database, FineTuningJob job) => int.Parse(
-        File.ReadAllText(Path.Combine(database.Folder, "runs", job.Id, $"{job.RunEpoch}", "trainer.pid")).Split(' ')[0],
+        File.ReadAllText(Path.Combine(database.Folder, "runs", job.Id, $"{job.RunAttempt}", "trainer.pid")).Split(' ')[0],
         System.Globalization.CultureInfo.InvariantCulture);
 
     public static bool IsAlive(int processId) => Directory.Exists($"/proc/{processId}") && !IsZombie(processId);

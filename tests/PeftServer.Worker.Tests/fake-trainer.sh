@@ -42,6 +42,7 @@ finish() {
 case $script in
   *quick*) train 3; finish ;;
   *slow*) train 40; finish ;;
+  *long*) train 120; finish ;;
   *crash*) printf 'a stack trace\0 with \xff\xfe and \xed\xa0\x80 in it' >&2; exit 3 ;;
   *killed*) kill -KILL $$ ;;
   *babble*) printf 'no json \xff\0\n' >>events.jsonl; event metrics "Step 1/1" '{"step": 1, "train_loss": 1e999, "note": "a\u0000b"}'; finish ;;

@@ -104,6 +104,16 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
     public Task HandBackAsync(JobLease held, CancellationToken cancellationToken) =>
         writer.WriteAsync(held, transaction => transaction.Queue("The worker stops; the job waits for another"), cancellationToken);
 
+    /// <summary>Gives up a validation that was not finished, so that any worker may begin it at once.</summary>
+    public async Task ReleaseValidationAsync(JobLease held, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        await db.Database.ExecuteSqlAsync($"""
+            update jobs set lease_owner = null, lease_expires_at = null
+            where id = {held.JobId} and lease_epoch = {held.Epoch} and state = 'validating_files'
+            """, cancellationToken);
+    }
+
     /// <summary>
     /// Ends what expired: running jobs wait again (or are cancelled, if that was asked; or failed, if they keep killing
     /// their workers). Returns how many. A database that has just come back is given one lease first, in which living

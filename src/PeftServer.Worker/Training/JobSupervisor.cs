@@ -57,7 +57,7 @@ internal sealed partial class JobSupervisor(
             (run, outcome) = await FormerAsync(lease, job, interrupted.Token);
             if (outcome is null)
             {
-                run = await staging.StageAsync(job, lease.Epoch, run, device, interrupted.Token);
+                run = await staging.StageAsync(job, run, device, interrupted.Token);
                 await record.BeginRunAsync(lease, runs.Id, interrupted.Token);
                 trainer = await launcher.StartAsync(run, device);
                 Started(logger, lease.JobId, run.Path, device.Name);
@@ -110,7 +110,7 @@ internal sealed partial class JobSupervisor(
     /// </summary>
     private async Task<(RunFolder? Run, TrainingEvent? Outcome)> FormerAsync(JobLease lease, FineTuningJob job, CancellationToken cancellationToken)
     {
-        var former = runs.Of(job.Id, job.RunEpoch);
+        var former = runs.Of(job.Id, job.RunAttempt);
         if (job.RunStore != runs.Id || !Directory.Exists(former.Path))
         {
             return (null, null);

@@ -5,7 +5,7 @@ using PeftServer.Core.Jobs;
 
 namespace PeftServer.Worker.Training;
 
-/// <summary>The run folders on this host: <c>{job}/{epoch}</c>. Files lie under the epoch, so a zombie writes into its own.</summary>
+/// <summary>The run folders on this host: <c>{job}/{attempt}</c>. A claim is an attempt, so a zombie writes into a folder of its own.</summary>
 internal sealed partial class RunFolders
 {
     private readonly string _root;
@@ -22,8 +22,8 @@ internal sealed partial class RunFolders
     /// <summary>Names this folder in the rows: only who has it can go on from what lies there.</summary>
     public string Id { get; }
 
-    public RunFolder Of(string jobId, long epoch) =>
-        new(Path.Combine(_root, jobId, epoch.ToString(System.Globalization.CultureInfo.InvariantCulture)));
+    public RunFolder Of(string jobId, int attempt) =>
+        new(Path.Combine(_root, jobId, attempt.ToString(System.Globalization.CultureInfo.InvariantCulture)));
 
     /// <summary>Removes the runs of jobs in which nothing has been written for so long.</summary>
     public void RemoveOlderThan(TimeSpan age)

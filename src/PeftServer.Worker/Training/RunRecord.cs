@@ -72,13 +72,7 @@ internal sealed partial class RunRecord(
     {
         foreach (var line in batch.Events)
         {
-            if (line is { Type: TrainingEventType.Metrics, Data: { } numbers })
-            {
-                transaction.Measure(line.Message, JsonSerializer.SerializeToElement(numbers), line.Level);
-                continue;
-            }
-
-            transaction.Say(line.Message, line.Level);
+            transaction.Relay(line);
         }
 
         transaction.AdvanceEvents(batch.End);

@@ -2,7 +2,6 @@ using System.Text.Json;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
-using PeftServer.Core.Storage;
 using PeftServer.Engine;
 using PeftServer.Engine.Training;
 using PeftServer.Worker.Devices;
@@ -19,12 +18,12 @@ internal sealed class StagingException(JobError error) : Exception(error.Message
 internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models)
 {
     /// <summary>
-    /// Makes the folder of this epoch; checkpoints of a former run on this host move into it, so the trainer goes on from
+    /// Makes the folder of this attempt; checkpoints of a former run on this host move into it, so the trainer goes on from
     /// them. Throws <see cref="StagingException"/> when a file or the base model is gone.
     /// </summary>
-    public async Task<RunFolder> StageAsync(FineTuningJob job, long epoch, RunFolder? former, TrainingDevice device, CancellationToken cancellationToken)
+    public async Task<RunFolder> StageAsync(FineTuningJob job, RunFolder? former, TrainingDevice device, CancellationToken cancellationToken)
     {
-        var run = runs.Of(job.Id, epoch);
+        var run = runs.Of(job.Id, job.Attempt);
         Directory.CreateDirectory(run.Path);
         var model = models.Find(job.BaseModel) ?? throw new StagingException(new JobError(
             "model_not_available", $"The base model '{job.BaseModel}' is not in the worker's Models:Root any more.", "model"));
@@ -45,18 +44,9 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
 
     private async Task CopyAsync(FineTuningJob job, string fileId, string field, string destination, CancellationToken cancellationToken)
     {
-        var file = await files.FindAsync(job.ProjectId, fileId, cancellationToken) ?? throw new StagingException(new JobError(
-            $"deleted_{field}", $"The file {fileId} was deleted before the job ran. Upload it again and create a new job.", field));
-        try
-        {
-            await using var from = await files.OpenAsync(file, cancellationToken);
-            await using var to = File.Create(destination);
-            await from.CopyToAsync(to, cancellationToken);
-        }
-        catch (ArtifactNotFoundException e)
-        {
-            throw new StagingException(new JobError("file_not_available", $"The content of {fileId} is gone: {e.Message}", field));
-        }
+        await using var from = await files.OpenForJobAsync(job, field, fileId, cancellationToken);
+        await using var to = File.Create(destination);
+        await from.CopyToAsync(to, cancellationToken);
     }
 
     private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, CancellationToken cancellationToken)

@@ -105,7 +105,7 @@ public sealed class JobSupervisorTests(TestDatabase database) : IClassFixture<Te
         using var jobs = await TestJobs.OnAsync(database);
         using var worker = await StartWorkerAsync();
         var id = await jobs.QueueAsync(script);
-        var running = await jobs.UntilAsync(id, job => job.RunEpoch > 0);
+        var running = await jobs.UntilAsync(id, job => job.RunAttempt > 0);
         var trainer = await TrainerOfAsync(running);
 
         var since = Stopwatch.StartNew();
@@ -161,7 +161,7 @@ public sealed class JobSupervisorTests(TestDatabase database) : IClassFixture<Te
 
     private async Task<int> TrainerOfAsync(FineTuningJob job)
     {
-        var note = Path.Combine(database.Folder, "runs", job.Id, $"{job.RunEpoch}", "trainer.pid");
+        var note = Path.Combine(database.Folder, "runs", job.Id, $"{job.RunAttempt}", "trainer.pid");
         while (!File.Exists(note) || new FileInfo(note).Length == 0)
         {
             await Task.Delay(20, Now);

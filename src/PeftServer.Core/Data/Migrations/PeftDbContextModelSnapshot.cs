@@ -247,9 +247,9 @@ namespace PeftServer.Core.Data.Migrations
                         .HasColumnType("text[]")
                         .HasColumnName("result_files");
 
-                    b.Property<long>("RunEpoch")
-                        .HasColumnType("bigint")
-                        .HasColumnName("run_epoch");
+                    b.Property<int>("RunAttempt")
+                        .HasColumnType("integer")
+                        .HasColumnName("run_attempt");
 
                     b.Property<string>("RunStore")
                         .HasColumnType("text")

@@ -14,7 +14,7 @@ using PeftServer.Core.Data;
 namespace PeftServer.Core.Data.Migrations
 {
     [DbContext(typeof(PeftDbContext))]
-    [Migration("20261125093458_First")]
+    [Migration("20261125094700_First")]
     partial class First
     {
         /// <inheritdoc />
@@ -250,9 +250,9 @@ namespace PeftServer.Core.Data.Migrations
                         .HasColumnType("text[]")
                         .HasColumnName("result_files");
 
-                    b.Property<long>("RunEpoch")
-                        .HasColumnType("bigint")
-                        .HasColumnName("run_epoch");
+                    b.Property<int>("RunAttempt")
+                        .HasColumnType("integer")
+                        .HasColumnName("run_attempt");
 
                     b.Property<string>("RunStore")
                         .HasColumnType("text")
