@@ -17,8 +17,11 @@ internal sealed class WorkerProcess : IDisposable
         var log = Path.Combine(database.Folder, $"worker-{Guid.NewGuid():N}.log");
         var start = new ProcessStartInfo(
             "/bin/sh", ["-c", "log=$1; shift; exec \"$@\" >\"$log\" 2>&1", "sh", log, program, "worker", .. all.Select(setting => $"--{setting.Key}={setting.Value}")]);
+        start.Environment["WORKER_TEST_SECRET"] = "not for trainers";
         return new WorkerProcess(Process.Start(start)!);
     }
+
+    public int Id => _process.Id;
 
     /// <summary>As the kernel's out-of-memory killer does it: nothing is said to anybody.</summary>
     public void Kill()

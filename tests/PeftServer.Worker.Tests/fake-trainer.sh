@@ -47,6 +47,7 @@ case $script in
   *killed*) kill -KILL $$ ;;
   *babble*) printf 'no json \xff\0\n' >>events.jsonl; event metrics "Step 1/1" '{"step": 1, "train_loss": 1e999, "note": "a\u0000b"}'; finish ;;
   *fails*) event failed "Row 7 is empty" null; exit 1 ;;
+  *environment*) { env; echo "niceness $(nice)"; } >&2; exit 7 ;;
   *stubborn*) trap '' TERM INT; while true; do sleep 0.2; done ;;
   *) echo "unknown script: $script" >&2; exit 2 ;;
 esac

@@ -3,6 +3,7 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using PeftServer.Core.Data;
 using PeftServer.Core.Jobs;
+using PeftServer.Core.Storage;
 using PeftServer.Worker.Training;
 
 namespace PeftServer.Worker.Scheduling;
@@ -12,7 +13,8 @@ namespace PeftServer.Worker.Scheduling;
 /// once do no harm, since each row is looked at again under its lock.
 /// </summary>
 internal sealed partial class Sweeper(
-    JobClaims claims, JobAlarms alarms, RunFolders runs, IOptions<WorkerOptions> options, TimeProvider clock, ILogger<Sweeper> logger)
+    JobClaims claims, JobAlarms alarms, RunFolders runs, ArtifactCollector artifacts, IOptions<WorkerOptions> options, TimeProvider clock,
+    ILogger<Sweeper> logger)
     : BackgroundService
 {
     private static readonly TimeSpan HousekeepingPeriod = TimeSpan.FromHours(1);
@@ -51,7 +53,7 @@ internal sealed partial class Sweeper(
             }
 
             await RingAsync(cancellationToken);
-            Tidy();
+            await TidyAsync(cancellationToken);
         }
         catch (Exception e) when (DatabaseFaults.IsPassing(e))
         {
@@ -81,17 +83,21 @@ internal sealed partial class Sweeper(
         }
     }
 
-    private void Tidy()
+    private async Task TidyAsync(CancellationToken cancellationToken)
     {
         if (_tidied is null || clock.GetElapsedTime(_tidied.Value) > HousekeepingPeriod)
         {
             _tidied = clock.GetTimestamp();
             runs.RemoveOlderThan(TimeSpan.FromDays(options.Value.KeepRunsDays));
+            Collected(logger, await artifacts.CollectAsync(cancellationToken));
         }
     }
 
     [LoggerMessage(LogLevel.Warning, "{Count} jobs had lost their worker and were put back or ended")]
     private static partial void Ended(ILogger logger, int count);
+
+    [LoggerMessage(LogLevel.Information, "Removed {Count} files that nothing names from the artifact store")]
+    private static partial void Collected(ILogger logger, int count);
 
     [LoggerMessage(LogLevel.Warning, "No sweep, the database is away: {Reason}")]
     private static partial void Away(ILogger logger, string reason);
