@@ -28,20 +28,28 @@ internal sealed partial class JobSupervisor(
         await using var lastChance = stopping.Register(() => writable.CancelAfter(WritePatience));
         try
         {
-            await SuperviseAsync(lease, device, keeper, stopping, writable.Token);
-        }
-        catch (StagingException e)
-        {
-            await record.FailAsync(lease, e.Error, writable.Token);
+            await SuperviseOrFailAsync(lease, device, keeper, stopping, writable.Token);
         }
         catch (Exception e) when (e is LeaseLostException || (e is OperationCanceledException && writable.IsCancellationRequested))
         {
             Dropped(logger, lease.JobId, lease.Epoch);
         }
-        catch (Exception e)
+    }
+
+    private async Task SuperviseOrFailAsync(JobLease lease, TrainingDevice device, LeaseKeeper keeper, CancellationToken stopping, CancellationToken writable)
+    {
+        try
+        {
+            await SuperviseAsync(lease, device, keeper, stopping, writable);
+        }
+        catch (StagingException e)
+        {
+            await record.FailAsync(lease, e.Error, writable);
+        }
+        catch (Exception e) when (e is not (LeaseLostException or OperationCanceledException))
         {
             Broken(logger, lease.JobId, e);
-            await record.FailAsync(lease, new JobError("worker_failed", $"The worker could not run this job: {e.Message}"), writable.Token);
+            await record.FailAsync(lease, new JobError("worker_failed", $"The worker could not run this job: {e.Message}"), writable);
         }
     }
 

@@ -63,6 +63,10 @@ internal sealed partial class LeaseKeeper : IAsyncDisposable
                 {
                     NotRenewed(logger, lease.JobId, e.Message);
                 }
+                catch (Exception e) when (!_done.IsCancellationRequested)
+                {
+                    Broken(logger, lease.JobId, e); // and tried again: whatever it is, training is not to suffer from it
+                }
 
                 await subscription.WaitAsync(_done.Token);
             }
@@ -78,6 +82,9 @@ internal sealed partial class LeaseKeeper : IAsyncDisposable
 
     [LoggerMessage(LogLevel.Warning, "Job {JobId} is no longer held under epoch {Epoch}")]
     private static partial void LeaseLost(ILogger logger, string jobId, long epoch);
+
+    [LoggerMessage(LogLevel.Error, "The lease of job {JobId} could not be renewed")]
+    private static partial void Broken(ILogger logger, string jobId, Exception exception);
 
     [LoggerMessage(LogLevel.Warning, "The lease of job {JobId} was not renewed, training goes on: {Reason}")]
     private static partial void NotRenewed(ILogger logger, string jobId, string reason);

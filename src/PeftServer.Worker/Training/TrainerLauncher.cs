@@ -59,7 +59,7 @@ internal sealed class TrainerLauncher : IDisposable
     {
         string[] command =
         [
-            .. DiesWithUs(), .. device.Gpu is null ? ["nice", "-n", "10"] : Array.Empty<string>(), // training on the CPU must not starve the lease
+            .. Alone(), .. device.Gpu is null ? ["nice", "-n", "10"] : Array.Empty<string>(), // training on the CPU must not starve the lease
             .. Program(), "train", "--spec", run.Spec, "--supervised",
         ];
         var start = new ProcessStartInfo("/bin/sh", ["-c", IntoFiles, "sh", run.Output, run.Errors, .. command])
@@ -104,8 +104,12 @@ internal sealed class TrainerLauncher : IDisposable
             ? given[gpu]
             : gpu.ToString(CultureInfo.InvariantCulture);
 
-    private static string[] DiesWithUs() =>
-        File.Exists("/usr/bin/setpriv") ? ["/usr/bin/setpriv", "--pdeathsig", "KILL"] : [];
+    // In a session of its own, so that a Ctrl-C at this process' terminal is this process' to handle; killed when we are.
+    private static string[] Alone() =>
+    [
+        .. File.Exists("/usr/bin/setsid") ? ["/usr/bin/setsid"] : Array.Empty<string>(),
+        .. File.Exists("/usr/bin/setpriv") ? ["/usr/bin/setpriv", "--pdeathsig", "KILL"] : Array.Empty<string>(),
+    ];
 
     private string[] Program() => _options.TrainerCommand is { Length: > 0 } configured ? configured : ThisProgram();
 

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
@@ -29,7 +30,7 @@ internal sealed partial class JobFilesCheck(
         try
         {
             var job = await claims.LoadAsync(lease.JobId, interrupted.Token);
-            var (reports, fault) = await InspectAsync(job, interrupted.Token);
+            var (reports, fault) = await InspectOrFailAsync(job, interrupted.Token);
             await writer.WriteAsync(lease, transaction => Conclude(transaction, reports, fault), interrupted.Token);
             if (fault is null)
             {
@@ -60,6 +61,20 @@ internal sealed partial class JobFilesCheck(
         }
 
         transaction.Queue();
+    }
+
+    // What nobody foresaw fails the job too: thrown on, it would be tried again and again.
+    private async Task<(IReadOnlyList<DatasetReport> Reports, JobError? Fault)> InspectOrFailAsync(FineTuningJob job, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await InspectAsync(job, cancellationToken);
+        }
+        catch (Exception e) when (e is not OperationCanceledException && !DatabaseFaults.IsPassing(e))
+        {
+            Broken(logger, job.Id, e);
+            return ([], new JobError("worker_failed", $"The worker could not check the files of this job: {e.Message}"));
+        }
     }
 
     private async Task<(IReadOnlyList<DatasetReport> Reports, JobError? Fault)> InspectAsync(FineTuningJob job, CancellationToken cancellationToken)
@@ -109,6 +124,9 @@ internal sealed partial class JobFilesCheck(
             yield return ("validation_file", job.ValidationFile);
         }
     }
+
+    [LoggerMessage(LogLevel.Error, "The files of {JobId} could not be checked")]
+    private static partial void Broken(ILogger logger, string jobId, Exception exception);
 
     [LoggerMessage(LogLevel.Information, "The files of {JobId} need no check any more")]
     private static partial void Dropped(ILogger logger, string jobId);
