@@ -4,6 +4,7 @@ using System.Text.Json;
 using Microsoft.Extensions.Configuration;
 using PeftServer.Api.Security;
 using PeftServer.Core.Jobs;
+using PeftServer.Engine.Training;
 using PeftServer.Testing;
 
 namespace PeftServer.Api.Tests;
@@ -129,6 +130,7 @@ public sealed class ApiServer(TestCluster cluster) : IAsyncLifetime
             var lease = await claims.ClaimNextAsync("test", new WorkerCapacity(1, null), TimeSpan.FromMinutes(1), Token);
             if (lease!.JobId == id)
             {
+                await WriteAsync(lease, transaction => transaction.BeginRun("test"));
                 return lease;
             }
         }
@@ -136,6 +138,16 @@ public sealed class ApiServer(TestCluster cluster) : IAsyncLifetime
 
     public Task WriteAsync(JobLease lease, Action<JobTransaction> write) =>
         Services.GetRequiredService<JobWriter>().WriteAsync(lease, write, Token);
+
+    /// <summary>What a trainer tells of a step.</summary>
+    public Task MeasureAsync(JobLease lease, string message, object metrics) => WriteAsync(lease, transaction => transaction.Relay(new TrainingEvent
+    {
+        Number = 1,
+        CreatedAt = transaction.Now.ToUnixTimeMilliseconds(),
+        Type = TrainingEventType.Metrics,
+        Message = message,
+        Data = JsonSerializer.SerializeToElement(metrics).EnumerateObject().ToDictionary(metric => metric.Name, metric => metric.Value),
+    }));
 
     public static string RepositoryFolder()
     {

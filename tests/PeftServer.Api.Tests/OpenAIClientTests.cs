@@ -1,6 +1,5 @@
 using System.ClientModel;
 using System.Text;
-using System.Text.Json;
 using OpenAI;
 using OpenAI.Files;
 using OpenAI.FineTuning;
@@ -87,8 +86,7 @@ public sealed class OpenAIClientTests(TestCluster cluster)
     private static async Task<string> FinishAsync(ApiServer server, string jobId)
     {
         var lease = await server.StartJobAsync(jobId);
-        await server.WriteAsync(lease, transaction => transaction.Measure(
-            "Step 1/1: training loss=0.50", JsonSerializer.SerializeToElement(new { step = 1, total_steps = 1, train_loss = 0.5 })));
+        await server.MeasureAsync(lease, "Step 1/1: training loss=0.50", new { step = 1, total_steps = 1, train_loss = 0.5 });
         var blob = await server.Services.GetRequiredService<IArtifactStore>().PutAsync(new MemoryStream([1, 2, 3]), 10, Token);
         var name = $"ft:tiny-llama:peftserver:spam:{jobId[6..]}";
         await server.Services.GetRequiredService<JobWriter>().WriteAsync(

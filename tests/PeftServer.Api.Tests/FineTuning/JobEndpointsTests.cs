@@ -296,8 +296,7 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
         await using var own = await ApiServer.StartAsync(cluster);
         var id = await own.CreateJobAsync();
         var lease = await own.StartJobAsync(id);
-        await own.WriteAsync(lease, transaction => transaction.Measure("Step 3/10", JsonSerializer.SerializeToElement(
-            new { step = 3, total_steps = 10, train_loss = 0.5, learning_rate = 1e-3, eta_seconds = 21.5 })));
+        await own.MeasureAsync(lease, "Step 3/10", new { step = 3, total_steps = 10, train_loss = 0.5, learning_rate = 1e-3, eta_seconds = 21.5 });
 
         var (_, job) = await own.GetAsync($"{Jobs}/{id}");
 

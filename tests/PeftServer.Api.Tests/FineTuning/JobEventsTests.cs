@@ -41,7 +41,7 @@ public sealed class JobEventsTests(ApiServer server, TestCluster cluster) : ICla
         stream.ContentType.ShouldBe("text/event-stream");
 
         var lease = await own.StartJobAsync(id);
-        await own.WriteAsync(lease, transaction => transaction.Measure("Step 1/2: training loss=0.50", JsonSerializer.SerializeToElement(new { step = 1, train_loss = 0.5 })));
+        await own.MeasureAsync(lease, "Step 1/2: training loss=0.50", new { step = 1, train_loss = 0.5 });
         await own.PostAsync($"{Jobs}/{id}/cancel", "");
         await own.WriteAsync(lease, transaction => transaction.Cancel());
 
