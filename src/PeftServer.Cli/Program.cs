@@ -6,6 +6,10 @@ using PeftServer.Cli.Commands;
 Command[] commands =
 [
     UpCommand.Create(),
+    MigrateCommand.Create(),
+    ApiCommand.Create(),
+    WorkerCommand.Create(),
+    InferenceCommand.Create(),
     PostgresWatcherCommand.Create(),
 ];
 

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Microsoft.Extensions.Configuration;
 
 namespace PeftServer.Cli;
@@ -13,6 +14,10 @@ internal static class Settings
             .AddEnvironmentVariables()
             .AddInMemoryCollection(set)
             .Build();
+
+    /// <summary>As the arguments that a host's configuration reads.</summary>
+    public static string[] ToArguments(IEnumerable<KeyValuePair<string, string?>> settings) =>
+        [.. settings.Select(setting => $"--{setting.Key}={setting.Value}")];
 
     /// <summary>
     /// Splits <c>Section:Key=value</c>. Throws a <see cref="CommandException"/> for a key that appsettings.json does not
@@ -43,13 +48,14 @@ internal static class Settings
         || key.StartsWith(setting + ":", StringComparison.OrdinalIgnoreCase)
         || (setting.StartsWith("Serilog:", StringComparison.Ordinal) && key.StartsWith("Serilog:", StringComparison.OrdinalIgnoreCase));
 
-    private static string[] Known() =>
-        new ConfigurationBuilder()
-            .AddJsonFile(DefaultsFile)
-            .Build()
-            .AsEnumerable()
-            .Where(setting => setting.Value is not null)
-            .Select(setting => setting.Key)
-            .Order(StringComparer.Ordinal)
-            .ToArray();
+    private static string[] Known()
+    {
+        using var defaults = JsonDocument.Parse(File.ReadAllBytes(DefaultsFile));
+        return [.. Leaves(defaults.RootElement, prefix: "").Order(StringComparer.Ordinal)];
+    }
+
+    private static IEnumerable<string> Leaves(JsonElement section, string prefix) =>
+        section.EnumerateObject().SelectMany(member => member.Value.ValueKind == JsonValueKind.Object
+            ? Leaves(member.Value, prefix + member.Name + ":")
+            : [prefix + member.Name]);
 }

@@ -18,7 +18,12 @@ internal static class HostOptions
         DefaultValueFactory = _ => [],
     };
 
-    public static Option<int?> Port(string description) => new("--port") { Description = description, HelpName = "N", Validators = { InRange } };
+    public static Option<int?> Port() => new("--port")
+    {
+        Description = "Port of the api. Default: 8080; 0: a free one.",
+        HelpName = "N",
+        Validators = { InRange },
+    };
 
     public static Option<int?> AdminPort() => new("--admin-port")
     {

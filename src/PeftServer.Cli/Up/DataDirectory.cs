@@ -21,22 +21,6 @@ internal sealed class DataDirectory : IDisposable
 
     public string Models => Path.Combine(Root, "models");
 
-    /// <summary><c>--data</c>, else <c>$PEFTSERVER_DATA</c>, else <c>$XDG_DATA_HOME/peftserver</c>.</summary>
-    public static string Resolve(string? option)
-    {
-        var chosen = new[] { option, Environment.GetEnvironmentVariable("PEFTSERVER_DATA") }
-            .FirstOrDefault(path => !string.IsNullOrWhiteSpace(path));
-        if (chosen is not null)
-        {
-            return Path.GetFullPath(chosen);
-        }
-        // $XDG_DATA_HOME, else ~/.local/share
-        var home = Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData);
-        return home.Length > 0
-            ? Path.Combine(home, "peftserver")
-            : throw new CommandException("There is no home folder to keep data in. Give one with --data DIR.", ExitCode.Environment);
-    }
-
     /// <summary>Creates the folder where there is none and takes its lock, or throws a <see cref="CommandException"/>.</summary>
     public static DataDirectory Open(string root)
     {
