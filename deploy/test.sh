@@ -63,7 +63,8 @@ problems=()
 
 # attribute NAME FILE: the sum of that attribute over the assemblies of an xunit report
 attribute() {
-    grep -o '<assembly [^>]*>' "$2" | grep -o " $1=\"[0-9]*\"" | grep -o '[0-9]*' | awk '{ sum += $1 } END { print sum + 0 }'
+    { grep -o '<assembly [^>]*>' "$2" || true; } | { grep -o " $1=\"[0-9]*\"" || true; } \
+        | awk -F'"' '{ sum += $2 } END { print sum + 0 }'
 }
 
 for project in "${projects[@]}"; do
@@ -72,8 +73,8 @@ for project in "${projects[@]}"; do
     say ""
     say "== $name"
     code=0
-    "$project/bin/Release/net10.0/$name" "${filter[@]}" --no-ansi --no-progress \
-        --report-xunit --report-xunit-filename "$name.xml" --results-directory "$results" </dev/null || code=$?
+    "$project/bin/Release/net10.0/$name" "${filter[@]}" --no-ansi --progress off --timeout 30m \
+        --report-xunit-xml --report-xunit-xml-filename "$name.xml" --results-directory "$results" </dev/null || code=$?
     if [ ! -s "$report" ]; then
         problems+=("$name ended with code $code and without a report")
         failed=$((failed + 1))

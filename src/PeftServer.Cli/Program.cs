@@ -5,6 +5,7 @@ using PeftServer.Cli.Commands;
 // The commands, in the order of `peftserver --help`. A new one is a file in Commands/ and a line here.
 Command[] commands =
 [
+    DemoCommand.Create(),
     UpCommand.Create(),
     MigrateCommand.Create(),
     ApiCommand.Create(),
