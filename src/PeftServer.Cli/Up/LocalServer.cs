@@ -95,8 +95,8 @@ internal sealed class LocalServer : IAsyncDisposable
         using var failed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         Task[] starts =
         [
-            StartHostAsync("inference", token => UntilReadyAsync(inference, token), Address(inference), options, failed.Token),
-            StartHostAsync("api", token => UntilReadyAsync(Api, token), $"{Address(Api)} (Swagger UI: {Address(Api)}/swagger)", options, failed.Token),
+            StartHostAsync("inference", token => UntilAnswersAsync(new Uri(inference, "/healthz"), token), Address(inference), options, failed.Token),
+            StartHostAsync("api", token => UntilAnswersAsync(new Uri(Api, "/readyz"), token), $"{Address(Api)} (Swagger UI: {Address(Api)}/swagger)", options, failed.Token),
             StartHostAsync("worker", UntilSettledAsync, $"devices: {settings["Worker:Devices"]}", options, failed.Token),
         ];
         try
@@ -133,13 +133,13 @@ internal sealed class LocalServer : IAsyncDisposable
         _status.Line(name, fact);
     }
 
-    private async Task UntilReadyAsync(Uri address, CancellationToken cancellationToken)
+    private async Task UntilAnswersAsync(Uri address, CancellationToken cancellationToken)
     {
         while (true)
         {
             try
             {
-                using var answer = await _http.GetAsync(new Uri(address, "/readyz"), cancellationToken);
+                using var answer = await _http.GetAsync(address, cancellationToken);
                 if (answer.IsSuccessStatusCode)
                 {
                     return;
@@ -160,7 +160,7 @@ internal sealed class LocalServer : IAsyncDisposable
 
     private static void RefuseOwnSettings(UpOptions options)
     {
-        string[] own = ["Data", "ConnectionStrings:Postgres", "Api:Url", "Api:AdminUrl", "Inference:Url", "Inference:PublicUrl", "Inference:InternalKey"];
+        string[] own = ["Data", "ConnectionStrings:Postgres", "Api:Url", "Api:AdminUrl", "Inference:Url", "Inference:AdvertisedUrl", "Inference:InternalKey"];
         if (own.FirstOrDefault(options.Set.ContainsKey) is { } key)
         {
             throw new CommandException(

@@ -7,13 +7,6 @@ public sealed class InferenceOptions
 {
     public const string Section = "Inference";
 
-    /// <summary>Address to listen on.</summary>
-    [Required]
-    public string Url { get; set; } = "http://127.0.0.1:8082";
-
-    /// <summary>The address that the api reaches this host at; empty: <see cref="Url"/>.</summary>
-    public string PublicUrl { get; set; } = "";
-
     /// <summary>auto, cpu or cuda:N.</summary>
     [RegularExpression("auto|cpu|cuda:[0-9]{1,2}")]
     public string Device { get; set; } = "auto";
