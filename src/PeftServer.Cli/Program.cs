@@ -7,6 +7,7 @@ Command[] commands =
 [
     DemoCommand.Create(),
     UpCommand.Create(),
+    ExportCommand.Create(),
     MigrateCommand.Create(),
     ApiCommand.Create(),
     WorkerCommand.Create(),

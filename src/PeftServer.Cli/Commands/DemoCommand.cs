@@ -1,4 +1,5 @@
 using System.CommandLine;
+using PeftServer.Cli.Client;
 using PeftServer.Cli.Demo;
 using PeftServer.Cli.Up;
 using PeftServer.Core.Hosting;

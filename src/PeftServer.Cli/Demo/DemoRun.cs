@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json.Nodes;
+using PeftServer.Cli.Client;
 using PeftServer.Cli.Up;
 using Spectre.Console;
 

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using PeftServer.Cli.Client;
 
 namespace PeftServer.Cli.Demo;
 

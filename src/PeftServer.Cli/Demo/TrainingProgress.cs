@@ -1,4 +1,5 @@
 using System.Globalization;
+using PeftServer.Cli.Client;
 using Spectre.Console;
 
 namespace PeftServer.Cli.Demo;

@@ -6,7 +6,7 @@ using System.Runtime.CompilerServices;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 
-namespace PeftServer.Cli.Demo;
+namespace PeftServer.Cli.Client;
 
 /// <summary>An event of a job: its number in the stream and its object.</summary>
 internal sealed record ServerEvent(string Id, JsonElement Body)
@@ -21,7 +21,7 @@ internal sealed record ServerEvent(string Id, JsonElement Body)
         && data.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.Number ? value.GetDouble() : null;
 }
 
-/// <summary>The calls of the API that the demo makes, as any client would. Failures are <see cref="CommandException"/>s with the server's words.</summary>
+/// <summary>The calls of the API that commands make, as any client would. Failures are <see cref="CommandException"/>s with the server's words.</summary>
 internal sealed class ApiClient : IDisposable
 {
     private readonly HttpClient _http;
@@ -105,6 +105,18 @@ internal sealed class ApiClient : IDisposable
             var body = await ReadAsync(answer, $"Asking {model}", cancellationToken);
             return body.GetProperty("choices")[0].GetProperty("message").GetProperty("content").GetString() ?? "";
         }
+    }
+
+    /// <summary>Writes the zip archive of a fine-tuned model's adapter to <paramref name="target"/>.</summary>
+    public async Task DownloadAdapterAsync(string model, Stream target, CancellationToken cancellationToken)
+    {
+        var address = new Uri($"/v1/models/{Uri.EscapeDataString(model)}/adapter", UriKind.Relative);
+        using var answer = await _http.GetAsync(address, HttpCompletionOption.ResponseHeadersRead, cancellationToken);
+        if (!answer.IsSuccessStatusCode)
+        {
+            await ReadAsync(answer, $"Exporting {model}", cancellationToken);
+        }
+        await answer.Content.CopyToAsync(target, cancellationToken);
     }
 
     public void Dispose() => _http.Dispose();
