@@ -1,3 +1,5 @@
+using Microsoft.Extensions.Configuration;
+
 namespace PeftServer.Cli.Tests;
 
 public sealed class SettingsTests
