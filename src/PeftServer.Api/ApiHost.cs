@@ -1,6 +1,5 @@
 using Hangfire;
 using PeftServer.Api.Documentation;
-using PeftServer.Api.Errors;
 using PeftServer.Api.Files;
 using PeftServer.Api.FineTuning;
 using PeftServer.Api.Health;
@@ -9,6 +8,7 @@ using PeftServer.Api.Models;
 using PeftServer.Api.Security;
 using PeftServer.Core;
 using PeftServer.Core.Hosting;
+using PeftServer.Core.Http;
 using PeftServer.Engine;
 using Serilog;
 using Serilog.Events;
@@ -69,6 +69,7 @@ public static class ApiHost
             builder.Services.ConfigureHttpJsonOptions(json => PeftJson.Configure(json.SerializerOptions));
             builder.Services.AddHangfire(_ => { }); // the dashboard's parts; the storage is Core's
             builder.Services.AddHttpForwarder();
+            builder.Services.AddSingleton(new JsonBodyLimit(options.MaxRequestBytes));
             builder.Services.AddSingleton<InferenceForwarder>();
             builder.Services.AddSingleton<JobPresenter>();
             builder.Services.AddCors(cors => cors.AddDefaultPolicy(policy => policy

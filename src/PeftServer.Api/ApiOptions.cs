@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using PeftServer.Core.Http;
 
 namespace PeftServer.Api;
 
@@ -26,7 +27,7 @@ public sealed class ApiOptions
 
     /// <summary>Largest JSON body, in bytes.</summary>
     [Range(1024, int.MaxValue)]
-    public int MaxRequestBytes { get; set; } = 8 << 20;
+    public int MaxRequestBytes { get; set; } = JsonBodyLimit.Default;
 
     /// <summary>
     /// A job without an error says <c>"error": {}</c>, as OpenAI's API does in fact. True: it says <c>null</c>, as

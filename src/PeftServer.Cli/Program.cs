@@ -7,6 +7,8 @@ Command[] commands =
 [
     DemoCommand.Create(),
     UpCommand.Create(),
+    TrainCommand.Create(),
+    GenerateCommand.Create(),
     ExportCommand.Create(),
     MigrateCommand.Create(),
     ApiCommand.Create(),

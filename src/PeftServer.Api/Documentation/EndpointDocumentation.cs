@@ -40,7 +40,7 @@ internal static class EndpointDocumentation
         {
             foreach (var status in statuses)
             {
-                endpoint.Produces<Errors.ErrorResponse>(status);
+                endpoint.Produces<PeftServer.Core.Http.ErrorResponse>(status);
             }
 
             return endpoint;

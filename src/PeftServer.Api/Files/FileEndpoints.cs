@@ -1,10 +1,9 @@
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
 using PeftServer.Api.Documentation;
-using PeftServer.Api.Errors;
-using PeftServer.Api.Requests;
 using PeftServer.Core;
 using PeftServer.Core.Files;
+using PeftServer.Core.Http;
 using PeftServer.Core.Storage;
 using PeftServer.Engine.Data;
 

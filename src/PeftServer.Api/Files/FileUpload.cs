@@ -1,7 +1,7 @@
 using System.Text;
 using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Net.Http.Headers;
-using PeftServer.Api.Errors;
+using PeftServer.Core.Http;
 using PeftServer.Core.Storage;
 
 namespace PeftServer.Api.Files;

@@ -5,11 +5,10 @@ using System.Text.Json;
 using Hangfire;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
-using PeftServer.Api.Errors;
-using PeftServer.Api.Requests;
 using PeftServer.Core;
 using PeftServer.Core.Data;
 using PeftServer.Core.Files;
+using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
 

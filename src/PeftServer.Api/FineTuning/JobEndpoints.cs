@@ -1,9 +1,8 @@
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
 using PeftServer.Api.Documentation;
-using PeftServer.Api.Errors;
-using PeftServer.Api.Requests;
 using PeftServer.Core;
+using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
 

@@ -2,9 +2,8 @@ using System.Globalization;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Options;
-using PeftServer.Api.Errors;
-using PeftServer.Api.Requests;
 using PeftServer.Core;
+using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Engine;
 

@@ -1,8 +1,8 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using System.Text.RegularExpressions;
-using PeftServer.Api.Errors;
 using PeftServer.Core;
+using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Training;

@@ -1,10 +1,9 @@
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.Options;
 using PeftServer.Api.Documentation;
-using PeftServer.Api.Errors;
 using PeftServer.Api.Models;
-using PeftServer.Api.Requests;
 using PeftServer.Core;
+using PeftServer.Core.Http;
 using PeftServer.Core.Inference;
 using PeftServer.Core.Models;
 

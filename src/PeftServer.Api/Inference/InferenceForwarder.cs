@@ -1,7 +1,7 @@
 using System.Net;
 using System.Net.Http.Headers;
 using Microsoft.Extensions.Options;
-using PeftServer.Api.Errors;
+using PeftServer.Core.Http;
 using PeftServer.Core.Inference;
 using Yarp.ReverseProxy.Forwarder;
 

@@ -1,6 +1,5 @@
 using System.Text.Json;
-using PeftServer.Api.Errors;
-using PeftServer.Api.Requests;
+using PeftServer.Core.Http;
 
 namespace PeftServer.Api.Inference;
 

@@ -1,6 +1,6 @@
 using System.IO.Compression;
 using Microsoft.AspNetCore.Http.Features;
-using PeftServer.Api.Errors;
+using PeftServer.Core.Http;
 using PeftServer.Core.Storage;
 
 namespace PeftServer.Api.Models;

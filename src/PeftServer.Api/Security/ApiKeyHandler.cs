@@ -6,8 +6,8 @@ using System.Text.Encodings.Web;
 using Microsoft.AspNetCore.Authentication;
 using Microsoft.AspNetCore.Authorization;
 using Microsoft.Extensions.Options;
-using PeftServer.Api.Errors;
 using PeftServer.Core.Hosting;
+using PeftServer.Core.Http;
 
 namespace PeftServer.Api.Security;
 

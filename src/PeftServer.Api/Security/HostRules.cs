@@ -1,5 +1,5 @@
 using System.Net;
-using PeftServer.Api.Errors;
+using PeftServer.Core.Http;
 
 namespace PeftServer.Api.Security;
 

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using Microsoft.OpenApi;
 using PeftServer.Api.FineTuning;
-using PeftServer.Api.Requests;
+using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 
 namespace PeftServer.Api.Tests.Documentation;

@@ -1,7 +1,7 @@
 using System.Net;
 using System.Text;
 using System.Text.Json;
-using PeftServer.Api.Errors;
+using PeftServer.Core.Http;
 
 namespace PeftServer.Api.Tests.Errors;
 

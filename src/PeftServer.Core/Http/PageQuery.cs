@@ -1,8 +1,7 @@
 using System.Globalization;
 using System.Reflection;
-using PeftServer.Api.Errors;
 
-namespace PeftServer.Api.Requests;
+namespace PeftServer.Core.Http;
 
 /// <summary>OpenAI's paging: <c>limit</c> objects after the one with the id <c>after</c>.</summary>
 public sealed record PageQuery(int? Limit, string? After, bool Ascending) : IBindableFromHttpContext<PageQuery>
@@ -22,7 +21,7 @@ public sealed record PageQuery(int? Limit, string? After, bool Ascending) : IBin
         : throw new ApiErrorException(ApiError.BadRequest($"limit is {Limit}; it must be from 1 to {most}.", "limit", "invalid_value"));
 
     /// <summary>The answer where <see cref="After"/> is no id of the list.</summary>
-    internal ApiError NoSuch(string what) =>
+    public ApiError NoSuch(string what) =>
         ApiError.BadRequest(
             $"after is '{Shown(After ?? "")}', and there is no such {what}. Give the last_id of the page before.",
             "after", "invalid_value");
@@ -59,7 +58,7 @@ public sealed record ListObject<T>
     public bool HasMore { get; init; }
 }
 
-internal static class ListObject
+public static class ListObject
 {
     public static ListObject<T> Of<T>(IReadOnlyList<T> data, Func<T, string> id, bool hasMore) => new()
     {

@@ -1,7 +1,7 @@
-namespace PeftServer.Api.Errors;
+namespace PeftServer.Core.Http;
 
 /// <summary>The faults of a request: all are counted, the first are kept, so that a hostile request costs no more than its size.</summary>
-internal sealed class FaultList
+public sealed class FaultList
 {
     private readonly List<ErrorDetail> _first = [];
 

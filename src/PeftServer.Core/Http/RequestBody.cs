@@ -1,10 +1,9 @@
 using System.Text.Json;
-using PeftServer.Api.Errors;
 
-namespace PeftServer.Api.Requests;
+namespace PeftServer.Core.Http;
 
 /// <summary>Reads a JSON body whole, up to a limit.</summary>
-internal static class RequestBody
+public static class RequestBody
 {
     /// <summary>Throws <see cref="ApiErrorException"/> when it is no JSON by its type, or longer than <paramref name="maxBytes"/>.</summary>
     public static async Task<MemoryStream> ReadJsonAsync(HttpRequest request, int maxBytes, CancellationToken cancellationToken)
