@@ -10,6 +10,7 @@ Command[] commands =
     TrainCommand.Create(),
     GenerateCommand.Create(),
     ExportCommand.Create(),
+    BenchCommand.Create(),
     MigrateCommand.Create(),
     ApiCommand.Create(),
     WorkerCommand.Create(),

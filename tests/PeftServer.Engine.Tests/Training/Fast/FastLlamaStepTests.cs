@@ -3,6 +3,7 @@ using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Fast;
 
@@ -41,6 +42,34 @@ public sealed class FastLlamaStepTests
         {
             var error = fastGradients[name].sub(gradient).abs().max().item<float>() / gradient.abs().max().item<float>();
             error.ShouldBeLessThan(1e-3f, name);
+        }
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void ForwardBackward_OnTheGpuInBfloat16_StaysNearAutogradInFloat32(bool keep)
+    {
+        Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
+        using var scope = NewDisposeScope();
+        var device = Devices.Parse("cuda:0");
+        using var wide = RandomLlama.Create(device, ScalarType.Float32, hidden: 256, heads: 4, groups: 2, headDim: 64, intermediate: 512);
+        using var narrow = RandomLlama.Create(device, ScalarType.BFloat16, hidden: 256, heads: 4, groups: 2, headDim: 64, intermediate: 512);
+        using var adapter = CreateAdapter(wide, ModuleSelector.AllLinear);
+        using var fastAdapter = CreateAdapter(narrow, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        using var fastOptimizer = new AdamW(fastAdapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        var batch = SftBatch.Of([Row(70, 1), Row(120, 2), Row(1, 3), Row(50, 4)]);
+
+        var (loss, gradients) = Run(new AutogradStep(wide, adapter), batch, adapter, optimizer);
+        using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), keep ? ActivationMode.Keep : ActivationMode.Recompute);
+        var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
+
+        fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
+        foreach (var (name, gradient) in gradients)
+        {
+            var error = fastGradients[name].Minus(gradient).norm().item<float>() / gradient.norm().item<float>();
+            error.ShouldBeLessThan(3e-2f, name);
         }
     }
 
