@@ -24,6 +24,7 @@ internal static class KernelBench
         var (x, y, weight, sum, rstd) = (New(Tokens, Hidden), New(Tokens, Hidden), New(Hidden), New(Tokens, Hidden), empty(Tokens, device: device));
         var wide = New(Tokens, Hidden + 64).narrow(1, 0, Hidden);
         var (gateUp, hidden) = (New(Tokens, 2 * Intermediate), New(Tokens, Intermediate + 64).narrow(1, 0, Intermediate));
+        var product = New(Tokens, Intermediate);
         var (qkv, dq, dk) = (New(Tokens, Heads.Width), New(Tokens, 32, 128), New(Tokens, 8, 128));
         var angles = rand(Tokens, 64, device: device);
         var (logits, targets) = (New(2048, LlamaShapes.Vocabulary), zeros(2048, dtype: ScalarType.Int64, device: device));
@@ -39,8 +40,36 @@ internal static class KernelBench
         Report("rope", 2.0 * Tokens * 40 * 128 * 2, () => kernels.Rope(qkv, angles, angles, Heads));
         Report("rope backward", 2.0 * Tokens * Heads.Width * 2, () => kernels.RopeBackward(dq, dk, dk, angles, angles, qkv, Heads));
         Report("swiglu", 3 * Wide, () => kernels.SwiGlu(gateUp, hidden));
-        Report("swiglu backward", 5 * Wide, () => kernels.SwiGluBackward(hidden, gateUp));
+        Report("swiglu backward", 6 * Wide, () => kernels.SwiGluBackward(hidden, gateUp, product));
         Report("cross-entropy", 3.0 * 2048 * LlamaShapes.Vocabulary * 2, () => kernels.CrossEntropy(logits, targets, loss, correct, 1e-4));
+
+        var lengths = Enumerable.Range(0, 9).Select(i => i * 2048).ToArray();
+        var borders = new PackedBorders(lengths, tensor(lengths, dtype: ScalarType.Int32, device: device));
+        var (q, k) = (qkv.narrow(1, 0, Heads.QueryWidth).view(-1, 32, 128), qkv.narrow(1, Heads.QueryWidth, Heads.KeyValueWidth).view(-1, 8, 128));
+        var state = kernels.Attention(q, k, k, borders, 0.088);
+        Time("attention", () => kernels.Attention(q, k, k, borders, 0.088).Output.Dispose());
+        Time("attention backward", () => kernels.AttentionBackward(dq, q, k, k, state, borders, 0.088));
+        foreach (var (name, inputs, outputs) in ((string, int, int)[])[("q|k|v", Hidden, Heads.Width), ("o", Hidden, Hidden), ("gate|up", Hidden, 2 * Intermediate), ("down", Intermediate, Hidden)])
+        {
+            var (input, matrix, result) = (New(Tokens, inputs + 64), New(outputs, inputs + 64), New(Tokens, outputs));
+            var (u, a) = (New(Tokens, 64), New(64, inputs));
+            Time($"{name} forward", () => Aten.Product(input, matrix.t(), result));
+            Time($"{name} u", () => Aten.Product(input.narrow(1, 0, inputs), a.t(), input.narrow(1, inputs, 64)));
+            Time($"{name} backward", () => result.mm(matrix));
+            Time($"{name} dx += du A", () => input.narrow(1, 0, inputs).addmm_(u, a, 1f, 1f));
+            Time($"{name} dB", () => result.t().mm(u));
+            Time($"{name} dA", () => u.t().mm(input.narrow(1, 0, inputs)));
+        }
+
+        void Time(string name, Action run)
+        {
+            var milliseconds = Milliseconds(() =>
+            {
+                using var inner = NewDisposeScope();
+                run();
+            });
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-18} {milliseconds * 1000,9:F0} us"));
+        }
 
         void Report(string name, double bytes, Action run)
         {

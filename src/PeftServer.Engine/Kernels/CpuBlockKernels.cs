@@ -133,20 +133,23 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         });
     }
 
-    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var gradient = At(grad);
         var inout = At(gateUp);
+        var product = At(hidden);
         var (width, ld) = ((int)gateUp.size(1) / 2, (int)grad.stride(0));
         EachRow(gateUp.size(0), row =>
         {
             var d = gradient + (row * ld);
+            var y = product + (row * width);
             var g = inout + (row * 2 * width);
             var u = inout + (row * 2 * width) + width;
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
                 var (gate, up, down) = (Vector.Load(g + i), Vector.Load(u + i), Vector.Load(d + i));
                 var s = Vector<float>.One / (Vector<float>.One + Exp(-gate));
+                Vector.Store(gate * s * up, y + i);
                 Vector.Store(down * gate * s, u + i);
                 Vector.Store(down * up * s * (Vector<float>.One + (gate * (Vector<float>.One - s))), g + i);
             }

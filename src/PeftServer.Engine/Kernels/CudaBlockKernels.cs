@@ -20,6 +20,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     public CudaBlockKernels(int device)
     {
         _device = device;
+        using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
     }
 
@@ -58,11 +59,11 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Launch("swiglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
     }
 
-    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
     {
-        var (a, b) = (At(grad), At(gateUp));
+        var (a, b, c) = (At(grad), At(gateUp), At(hidden));
         var (f8, ld8) = ((int)gateUp.size(1) / 16, (int)grad.stride(0) / 8);
-        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
+        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ld8);
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale)

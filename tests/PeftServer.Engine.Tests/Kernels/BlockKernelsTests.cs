@@ -81,8 +81,10 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(hidden, expected);
 
         var expectedGradient = gateUp.clone();
-        world.Kernels.SwiGluBackward(grad, gateUp);
-        world.Twin.SwiGluBackward(grad, expectedGradient);
+        var product = world.Empty(Tokens, Hidden);
+        world.Kernels.SwiGluBackward(grad, gateUp, product);
+        world.Twin.SwiGluBackward(grad, expectedGradient, world.Empty(Tokens, Hidden));
+        world.ShouldAgree(product, expected);
         world.ShouldAgree(gateUp, expectedGradient);
     }
 

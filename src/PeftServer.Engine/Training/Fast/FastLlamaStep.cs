@@ -59,27 +59,30 @@ internal sealed class FastLlamaStep : ITrainingStep
         Tensor? y = null;
         foreach (var layer in _layers)
         {
-            var (nextX, nextY, state) = layer.Forward(x, y, fast);
+            var (nextX, nextY, state) = layer.Forward(x, y, fast, _mode);
             y?.Dispose();
-            if (_mode is ActivationMode.Recompute)
+            if (_mode is ActivationMode.Recompute && states.Count > 0)
             {
-                states.TryPeek(out var before);
-                before?.Middle.Dispose(); // it was x, and is in this block's input now
-                state.DropAllButInput();
+                x.Dispose(); // it is in this block's input now
             }
 
+            state.Attention?.Projected.Dispose(); // it is in the middle now
             states.Push(state);
             (x, y) = (nextX, nextY);
         }
 
         var grad = Head(x, y!, batch, scale, out var loss, out var correct);
         y!.Dispose();
+        if (_mode is ActivationMode.Recompute)
+        {
+            x.Dispose();
+        }
+
         for (var i = _layers.Count - 1; i >= 0; i--)
         {
             using var inner = NewDisposeScope();
             var state = states.Pop();
-            var full = _mode is ActivationMode.Keep ? state : _layers[i].Recompute(state.Input, fast);
-            var below = _layers[i].Backward(grad, full, fast, needsInput: i > 0);
+            var below = _layers[i].Backward(grad, state, fast, _mode, needsInput: i > 0);
             grad.Dispose();
             state.Dispose();
             if (below is not null)
