@@ -17,7 +17,7 @@ internal sealed class CudnnAttention
             return [out, lse, seed, offset]
         """;
 
-    private static readonly Lazy<jit.CompilationUnit> Compiled = new(() => jit.compile(Script));
+    private static readonly Lazy<jit.CompilationUnit> Compiled = new(() => jit.compile(Script + "\n"));
     private readonly Dictionary<double, Scalar> _scales = [];
 
     /// <summary>False once a call has failed: this cuDNN or this GPU cannot.</summary>
