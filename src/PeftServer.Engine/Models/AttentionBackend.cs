@@ -16,6 +16,8 @@ public readonly record struct AttentionOptions(double Scale, int? Window = null,
 /// <summary>What a layer adds to its scores: ALiBi, T5's relative positions, DeBERTa's disentangled terms.</summary>
 public abstract class AttentionBias
 {
+    private static readonly Scalar Less = (-1L).ToScalar(); // whole numbers refuse a factor that is not one
+
     /// <summary>q [T, H, D] of the last T of S positions, k [S, H, D]; the result broadcasts to [H, T, S], in the type of q.</summary>
     public abstract Tensor Scores(Tensor q, Tensor k);
 
@@ -25,7 +27,7 @@ public abstract class AttentionBias
         using var scope = NewDisposeScope();
         var (queries, keys) = (q.size(0), k.size(0));
         var at = arange(keys, dtype: ScalarType.Int64, device: q.device);
-        return at.unsqueeze(0).Minus(at.narrow(0, keys - queries, queries).unsqueeze(1)).MoveToOuterDisposeScope();
+        return at.unsqueeze(0).add(at.narrow(0, keys - queries, queries).unsqueeze(1), Less).MoveToOuterDisposeScope();
     }
 }
 
