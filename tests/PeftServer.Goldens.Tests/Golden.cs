@@ -9,8 +9,6 @@ internal sealed class Golden : IDisposable
 {
     private readonly SafetensorsFile _file;
 
-    static Golden() => TorchLoader.Load();
-
     public Golden(string folder)
     {
         Folder = folder;

@@ -5,10 +5,10 @@ namespace PeftServer.Engine.Models;
 /// <summary>The activation functions that configs name, by transformers' names.</summary>
 internal static class Activation
 {
-    private static readonly Scalar Cubic = 0.044715.ToScalar();
-    private static readonly Scalar Slope = Math.Sqrt(2 / Math.PI).ToScalar();
-    private static readonly Scalar Half = 0.5.ToScalar();
-    private static readonly Scalar QuickSlope = 1.702.ToScalar();
+    private static readonly KeptScalar Cubic = new KeptScalar(0.044715);
+    private static readonly KeptScalar Slope = new KeptScalar(Math.Sqrt(2 / Math.PI));
+    private static readonly KeptScalar Half = new KeptScalar(0.5);
+    private static readonly KeptScalar QuickSlope = new KeptScalar(1.702);
 
     /// <summary>The function in a config's field. Throws, naming the field, for one that is not known.</summary>
     public static Func<Tensor, Tensor> Of(PretrainedConfig config, string field, string otherwise) =>

@@ -16,7 +16,7 @@ public readonly record struct AttentionOptions(double Scale, int? Window = null,
 /// <summary>What a layer adds to its scores: ALiBi, T5's relative positions, DeBERTa's disentangled terms.</summary>
 public abstract class AttentionBias
 {
-    private static readonly Scalar Less = (-1L).ToScalar(); // whole numbers refuse a factor that is not one
+    private static readonly KeptScalar Less = new(-1L); // whole numbers refuse a factor that is not one
 
     /// <summary>q [T, H, D] of the last T of S positions, k [S, H, D]; the result broadcasts to [H, T, S], in the type of q.</summary>
     public abstract Tensor Scores(Tensor q, Tensor k);

@@ -54,7 +54,7 @@ internal sealed class BertEmbeddings(PretrainedConfig config, int width) : Modul
     public readonly Embedding position_embeddings = new(config.Int("max_position_embeddings", 512), width);
     public readonly Embedding token_type_embeddings = new(config.Int("type_vocab_size", 2), width);
     public readonly LayerNorm LayerNorm = new(width, config.Number("layer_norm_eps", 1e-12));
-    private readonly Scalar _firstPosition = (config.ModelType == "roberta" ? config.Int("pad_token_id", 1) + 1 : 0).ToScalar();
+    private readonly KeptScalar _firstPosition = new((long)(config.ModelType == "roberta" ? config.Int("pad_token_id", 1) + 1 : 0));
 
     public Tensor Forward(ForwardBatch batch)
     {

@@ -1,3 +1,5 @@
+using PeftServer.Engine.Native;
+
 namespace PeftServer.Engine.Models;
 
 /// <summary>A decoder without its head: token ids in, hidden states out.</summary>
@@ -30,7 +32,7 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
     private readonly bool _isTied;
     private readonly string _headName;
     private readonly string _lengthField;
-    private readonly Scalar? _scale;
+    private readonly KeptScalar? _scale;
     private readonly double? _softCap;
 
     public DecoderForCausalLM(PretrainedConfig config, Decoder decoder, DecoderHead head)
@@ -55,7 +57,7 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
         _headName = head.Body == nameof(gpt_neox) ? nameof(embed_out) : nameof(lm_head);
         (lm_head, embed_out) = head.Body == nameof(gpt_neox) ? (null, _head) : (_head, (Linear?)null);
         _lengthField = head.LengthField;
-        _scale = head.Scale == 1 ? null : head.Scale.ToScalar();
+        _scale = head.Scale == 1 ? null : new KeptScalar(head.Scale);
         _softCap = config.Has("final_logit_softcapping") ? config.Number("final_logit_softcapping", 0) : null;
     }
 

@@ -27,7 +27,7 @@ public sealed class RmsNorm(int width, double eps, bool offset = false) : Site
     private static readonly long[] Last = [-1];
 
     public readonly Weight weight = new(width);
-    private readonly Scalar _eps = eps.ToScalar();
+    private readonly KeptScalar _eps = new KeptScalar(eps);
 
     public double Eps { get; } = eps;
 

@@ -92,7 +92,7 @@ internal sealed class LlamaVariantModel : Decoder
     public readonly Site? final_layernorm;
     private readonly RotaryEmbedding _rotary;
     private readonly RotaryEmbedding? _localRotary;
-    private readonly Scalar? _embeddingScale;
+    private readonly KeptScalar? _embeddingScale;
     private readonly LlamaVariant _variant;
 
     public LlamaVariantModel(PretrainedConfig config, LlamaVariant variant)
@@ -105,7 +105,7 @@ internal sealed class LlamaVariantModel : Decoder
             ? new RotaryEmbedding(config, variant.RotaryDim, "full_attention", theta: 1_000_000)
             : new RotaryEmbedding(config, variant.RotaryDim);
         _localRotary = variant.LocalRotary ? new RotaryEmbedding(config, variant.RotaryDim, "sliding_attention", "rope_local_base_freq") : null;
-        _embeddingScale = variant.EmbeddingScale == 1 ? null : variant.EmbeddingScale.ToScalar();
+        _embeddingScale = variant.EmbeddingScale == 1 ? null : new KeptScalar(variant.EmbeddingScale);
     }
 
     public override Embedding TokenEmbedding => embed_tokens;
@@ -137,7 +137,7 @@ internal sealed class VariantLayer : Module
     public readonly Site? pre_feedforward_layernorm;
     public readonly Site? post_feedforward_layernorm;
     private readonly NormLayout _norms;
-    private readonly Scalar? _residualScale;
+    private readonly KeptScalar? _residualScale;
 
     public VariantLayer(LlamaVariant variant, int index)
     {
@@ -149,7 +149,7 @@ internal sealed class VariantLayer : Module
         post_attention_layernorm = Norm(_norms is not NormLayout.Parallel);
         pre_feedforward_layernorm = Norm(_norms is NormLayout.Around);
         post_feedforward_layernorm = Norm(_norms is NormLayout.Around or NormLayout.Behind);
-        _residualScale = variant.ResidualScale == 1 ? null : variant.ResidualScale.ToScalar();
+        _residualScale = variant.ResidualScale == 1 ? null : new KeptScalar(variant.ResidualScale);
     }
 
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)

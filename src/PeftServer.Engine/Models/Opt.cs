@@ -22,7 +22,7 @@ internal sealed class OptDecoder : Module
     public readonly Linear? project_in;
     public readonly LayerNorm? final_layer_norm;
     public readonly IReadOnlyList<OptLayer> layers;
-    private static readonly Scalar Offset = 2.ToScalar();
+    private static readonly KeptScalar Offset = new(2L);
 
     public OptDecoder(PretrainedConfig config)
     {

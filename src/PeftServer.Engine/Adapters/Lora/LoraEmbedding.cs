@@ -9,7 +9,7 @@ internal sealed class LoraEmbedding(LoraConfig config, Embedding site, int r, do
 {
     private readonly Weight lora_embedding_A = new(r, site.Count) { Trainable = true };
     private readonly Weight lora_embedding_B = new(site.Width, r) { Trainable = true };
-    private readonly Scalar _scale = scale.ToScalar();
+    private readonly KeptScalar _scale = new KeptScalar(scale);
 
     public override IEnumerable<(string Name, Weight Weight)> State =>
         [(nameof(lora_embedding_A), lora_embedding_A), (nameof(lora_embedding_B), lora_embedding_B)];

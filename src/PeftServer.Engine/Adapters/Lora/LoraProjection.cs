@@ -11,7 +11,7 @@ internal sealed class LoraProjection : AdditiveSiteAdapter
     private readonly Weight lora_B; // (out, r)
     private readonly Weight? lora_B_bias; // (out)
     private readonly LoraConfig _config;
-    private readonly Scalar _scale;
+    private readonly KeptScalar _scale;
 
     internal Tensor A => lora_A.Value;
 
@@ -27,7 +27,7 @@ internal sealed class LoraProjection : AdditiveSiteAdapter
     {
         _config = config;
         Scale = scale;
-        _scale = scale.ToScalar();
+        _scale = new KeptScalar(scale);
         lora_A = new Weight(r, site.InFeatures) { Trainable = true };
         lora_B = new Weight(site.OutFeatures, r) { Trainable = true };
         lora_B_bias = config.LoraBias ? new Weight(site.OutFeatures) { Trainable = true } : null;
