@@ -1,0 +1,15 @@
+using PeftServer.Engine.Tokenizers.ChatTemplates;
+
+namespace PeftServer.Engine.Data;
+
+/// <summary>A row of a dataset file whose form is good.</summary>
+internal abstract record DatasetRow(DatasetFormat Format);
+
+/// <summary>A chat; the assistant's messages without <c>weight: 0</c> are learnt.</summary>
+internal sealed record ChatRow(Conversation Chat, IReadOnlySet<int> Trained) : DatasetRow(DatasetFormat.Messages);
+
+/// <summary>A text and how it goes on.</summary>
+internal sealed record TextRow(string Prompt, string Completion) : DatasetRow(DatasetFormat.PromptCompletion);
+
+/// <summary>A chat, and the messages it goes on with: those from <paramref name="PromptMessages"/> on.</summary>
+internal sealed record ChatCompletionRow(Conversation Chat, int PromptMessages) : DatasetRow(DatasetFormat.PromptCompletion);

@@ -1,0 +1,78 @@
+using PeftServer.Engine.Tokenizers.ChatTemplates;
+
+namespace PeftServer.Engine.Data;
+
+/// <summary>Cuts rows to length and writes down what became of each.</summary>
+internal sealed class RowAccount
+{
+    private readonly Dictionary<string, long> _reasons = new(StringComparer.Ordinal);
+    private readonly List<RowNote> _notes = [];
+    private readonly long[] _counts = new long[4];
+    private long _rows;
+
+    public void Skip(long line, string reason)
+    {
+        _rows++;
+        Note(line, RowOutcome.Skipped, reason);
+    }
+
+    public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength)
+    {
+        _rows++;
+        var taken = new List<TrainingRow>(parts.Count);
+        var wasCut = false;
+        foreach (var part in parts)
+        {
+            var isLong = part.Ids.Length > maxLength;
+            var row = new TrainingRow(isLong ? part.Ids[..maxLength] : part.Ids, isLong ? part.Trained[..maxLength] : part.Trained, line);
+            wasCut |= isLong;
+            if (row.TrainedCount > 0)
+            {
+                taken.Add(row);
+            }
+        }
+
+        if (taken.Count == 0)
+        {
+            Note(line, RowOutcome.Skipped, wasCut ? $"Nothing to learn is within the first {maxLength} tokens." : "The row has no token to learn.");
+            return taken;
+        }
+
+        _counts[(int)RowOutcome.Used]++;
+        if (parts.Count > 1)
+        {
+            Note(line, RowOutcome.Split, "The chat template shows earlier messages differently later on; each answer is learnt from what it was given.");
+        }
+
+        if (wasCut)
+        {
+            Note(line, RowOutcome.Cut, $"The row is longer than {maxLength} tokens and lost its end.");
+        }
+
+        return taken;
+    }
+
+    public DataSummary Summary(IReadOnlyList<TrainingRow> rows) => new()
+    {
+        Rows = _rows,
+        Used = _counts[(int)RowOutcome.Used],
+        Cut = _counts[(int)RowOutcome.Cut],
+        Split = _counts[(int)RowOutcome.Split],
+        Skipped = _counts[(int)RowOutcome.Skipped],
+        Tokens = rows.Sum(r => (long)r.InputIds.Length),
+        TrainedTokens = rows.Sum(r => (long)r.TrainedCount),
+        LongestRow = rows.Count == 0 ? 0 : rows.Max(r => r.InputIds.Length),
+        Reasons = _reasons,
+        Notes = _notes,
+    };
+
+    private void Note(long line, RowOutcome outcome, string reason)
+    {
+        _counts[(int)outcome]++;
+        _reasons[reason] = _reasons.GetValueOrDefault(reason) + 1;
+        if (_notes.Count < DataSummary.MaxNotes)
+        {
+            _notes.Add(new RowNote(line, outcome, reason));
+        }
+    }
+}

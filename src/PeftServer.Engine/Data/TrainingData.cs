@@ -1,0 +1,67 @@
+using PeftServer.Engine.Tokenizers;
+using PeftServer.Engine.Tokenizers.ChatTemplates;
+
+namespace PeftServer.Engine.Data;
+
+/// <summary>How rows become tokens; the names are those of TRL's <c>SFTConfig</c>.</summary>
+public sealed record TrainingDataOptions
+{
+    /// <summary>Rows longer than this many tokens are cut.</summary>
+    public required int MaxLength { get; init; }
+
+    /// <summary>Special tokens are matched in the template's own text only. See <see cref="ChatEncoder"/>.</summary>
+    public bool StrictSpecialTokens { get; init; } = true;
+
+    /// <summary>In rows of messages only what the assistant says is learnt; false: every token.</summary>
+    public bool AssistantOnlyLoss { get; init; } = true;
+
+    /// <summary>In rows of prompt and completion only the completion is learnt; false: every token.</summary>
+    public bool CompletionOnlyLoss { get; init; } = true;
+
+    /// <summary>Instead of the tokenizer's own.</summary>
+    public ChatTemplate? ChatTemplate { get; init; }
+}
+
+/// <summary>A dataset file as tokens, with an account of every row.</summary>
+public sealed record TrainingData(IReadOnlyList<TrainingRow> Rows, DataSummary Summary)
+{
+    /// <summary>
+    /// Reads a file for one model. A row that cannot be used is skipped and told in the summary; only a file that cannot be
+    /// read at all throws.
+    /// </summary>
+    /// <exception cref="IOException">The file cannot be read.</exception>
+    public static TrainingData Read(string path, Tokenizer tokenizer, TrainingDataOptions options, CancellationToken cancellationToken = default)
+    {
+        using var stream = File.OpenRead(path);
+        return Read(stream, tokenizer, options, cancellationToken);
+    }
+
+    /// <inheritdoc cref="Read(string, Tokenizer, TrainingDataOptions, CancellationToken)"/>
+    public static TrainingData Read(Stream stream, Tokenizer tokenizer, TrainingDataOptions options, CancellationToken cancellationToken = default)
+    {
+        var encoder = new RowEncoder(tokenizer, options);
+        var account = new RowAccount();
+        var rows = new List<TrainingRow>();
+        var faults = new FaultList(1);
+        foreach (var (line, row) in DatasetFile.ReadRows(stream, faults, cancellationToken))
+        {
+            if (row is null)
+            {
+                account.Skip(line, faults.First[^1].Message);
+                faults = new FaultList(1);
+                continue;
+            }
+
+            try
+            {
+                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength));
+            }
+            catch (TemplateException e)
+            {
+                account.Skip(line, $"The chat template refuses the row: {e.Message}");
+            }
+        }
+
+        return new TrainingData(rows, account.Summary(rows));
+    }
+}

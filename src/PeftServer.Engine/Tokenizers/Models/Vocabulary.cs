@@ -1,0 +1,48 @@
+using System.Text.Json;
+
+namespace PeftServer.Engine.Tokenizers.Models;
+
+/// <summary>Tokens and ids, both ways. Ids may have gaps.</summary>
+internal sealed class Vocabulary
+{
+    private readonly Dictionary<string, int> _ids;
+    private readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> _bySpan;
+    private readonly Dictionary<int, string> _tokens;
+
+    public Vocabulary(Dictionary<string, int> ids)
+    {
+        _ids = ids;
+        _bySpan = ids.GetAlternateLookup<ReadOnlySpan<char>>();
+        _tokens = new Dictionary<int, string>(ids.Count);
+        foreach (var (token, id) in ids)
+        {
+            _tokens[id] = token;
+        }
+    }
+
+    public int Count => _ids.Count;
+
+    public IReadOnlyDictionary<string, int> Ids => _ids;
+
+    public static Vocabulary Read(JsonElement vocab)
+    {
+        var ids = new Dictionary<string, int>(StringComparer.Ordinal);
+        foreach (var entry in vocab.EnumerateObject())
+        {
+            if (entry.Value.ValueKind is not JsonValueKind.Number || !entry.Value.TryGetInt32(out var id) || id < 0)
+            {
+                throw new TokenizerException($"model.vocab: the id of \"{entry.Name}\" is not a number from 0 up.");
+            }
+
+            ids[entry.Name] = id;
+        }
+
+        return new Vocabulary(ids);
+    }
+
+    public bool TryGetId(ReadOnlySpan<char> token, out int id) => _bySpan.TryGetValue(token, out id);
+
+    public int? Find(string token) => _ids.TryGetValue(token, out var id) ? id : null;
+
+    public string? Find(int id) => _tokens.GetValueOrDefault(id);
+}
