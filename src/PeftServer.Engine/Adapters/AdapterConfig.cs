@@ -3,6 +3,7 @@ using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters;
 
@@ -43,6 +44,12 @@ public abstract record AdapterConfig
     /// <summary>The value of <c>peft_type</c> for this record.</summary>
     [JsonIgnore]
     public string PeftType => Types.First(type => type.Value == GetType()).Key;
+
+    /// <summary>
+    /// Makes an adapter with these settings on <paramref name="model"/>; its weights have shapes, no tensors yet. Throws
+    /// <see cref="AdapterException"/> when the settings do not fit the model.
+    /// </summary>
+    public abstract Adapter CreateAdapter(PretrainedModel model);
 
     /// <summary>What is wrong with these settings whatever the model: field and remedy. Attributes are checked already.</summary>
     public virtual IEnumerable<ValidationResult> Validate() => [];

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters.Lora;
 
@@ -85,6 +86,8 @@ public sealed record LoraConfig : AdapterConfig
     public int QaloraGroupSize { get; init; } = 16;
     public JsonNode? VeloraConfig { get; init; }
 
+    public override Adapter CreateAdapter(PretrainedModel model) => new LoraAdapter(this, model);
+
     public override IEnumerable<ValidationResult> Validate()
     {
         foreach (var (field, value) in Unsupported().Where(entry => entry.Value))
@@ -106,6 +109,11 @@ public sealed record LoraConfig : AdapterConfig
 
     private IEnumerable<KeyValuePair<string, bool>> Unsupported() => new Dictionary<string, bool>
     {
+        ["use_dora"] = UseDora,
+        ["trainable_token_indices"] = TrainableTokenIndices is not null,
+        ["ensure_weight_tying"] = EnsureWeightTying,
+        ["bias"] = Bias != "none",
+        ["init_lora_weights"] = InitLoraWeights.Name is not ("true" or "false" or "gaussian"),
         ["alora_invocation_tokens"] = AloraInvocationTokens is not null,
         ["arrow_config"] = ArrowConfig is not null,
         ["corda_config"] = CordaConfig is not null,

@@ -1,0 +1,52 @@
+using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Design;
+using Npgsql;
+
+namespace PeftServer.Core.Data;
+
+/// <summary>The database as a whole: how it is opened, and its schema.</summary>
+public static class PeftDatabase
+{
+    /// <summary>The schema of Hangfire's tables, beside ours in <c>public</c>.</summary>
+    public const string HangfireSchema = "hangfire";
+
+    /// <summary>
+    /// Brings the schema up to date; several processes may call it at once, one works and the others wait. Throws
+    /// <see cref="NpgsqlException"/> when there is no database.
+    /// </summary>
+    public static async Task MigrateAsync(string connectionString, CancellationToken cancellationToken)
+    {
+        await using var source = NpgsqlDataSource.Create(connectionString);
+        await using var db = new PeftDbContext(Options(new DbContextOptionsBuilder<PeftDbContext>(), source).Options);
+        await db.Database.MigrateAsync(cancellationToken);
+        await Jobs.JobAlarms.InstallAsync(source, cancellationToken);
+    }
+
+    /// <summary>Whether the database answers and its schema is this program's: null, or what is wrong and what to do.</summary>
+    public static async Task<string?> FaultAsync(PeftDbContext db, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var missing = (await db.Database.GetPendingMigrationsAsync(cancellationToken)).Count();
+            return missing == 0 ? null : $"The database lacks {missing} migrations. Run `peftserver migrate`.";
+        }
+        catch (Exception e) when (e is NpgsqlException or InvalidOperationException)
+        {
+            return $"The database does not answer: {e.Message}";
+        }
+    }
+
+    internal static T Options<T>(T options, NpgsqlDataSource source)
+        where T : DbContextOptionsBuilder
+    {
+        options.UseNpgsql(source, npgsql => npgsql.MigrationsHistoryTable("migrations")).UseSnakeCaseNamingConvention();
+        return options;
+    }
+
+    /// <summary>For <c>dotnet ef migrations add</c>, which never connects.</summary>
+    internal sealed class DesignTime : IDesignTimeDbContextFactory<PeftDbContext>
+    {
+        public PeftDbContext CreateDbContext(string[] args) =>
+            new(Options(new DbContextOptionsBuilder<PeftDbContext>(), NpgsqlDataSource.Create("Host=design-time")).Options);
+    }
+}

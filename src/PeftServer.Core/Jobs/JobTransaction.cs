@@ -1,0 +1,121 @@
+using System.Text.Json;
+using Microsoft.EntityFrameworkCore;
+using PeftServer.Core.Data;
+using PeftServer.Core.Models;
+using PeftServer.Core.Storage;
+using PeftServer.Engine.Training;
+
+namespace PeftServer.Core.Jobs;
+
+/// <summary>
+/// What may be written about a job while its row is locked. Everything said here is committed together, under event numbers
+/// that follow each other, or not at all.
+/// </summary>
+public sealed class JobTransaction
+{
+    private readonly PeftDbContext _db;
+
+    internal JobTransaction(PeftDbContext db, FineTuningJob job, DateTimeOffset now) => (_db, Job, Now) = (db, job, now);
+
+    public FineTuningJob Job { get; }
+
+    /// <summary>By the database's clock, read under the lock.</summary>
+    public DateTimeOffset Now { get; }
+
+    /// <summary>A sentence for the job's owner.</summary>
+    public void Say(string message, TrainingEventLevel level = TrainingEventLevel.Info) =>
+        Add(JobEventType.Message, level, message, data: null, state: null);
+
+    /// <summary>The numbers of a step; they are the job's progress from now on.</summary>
+    public void Measure(string message, JsonElement metrics, TrainingEventLevel level = TrainingEventLevel.Info)
+    {
+        var clean = ForeignText.Clean(metrics);
+        Job.Progress = clean;
+        Add(JobEventType.Metrics, level, message, clean, state: null);
+    }
+
+    /// <summary>The files were in order: the job waits for a worker.</summary>
+    public void Queue(string message = "Files validated, moving job to queued state")
+    {
+        Job.LeaseOwner = null;
+        Job.LeaseExpiresAt = null;
+        Enter(JobState.Queued, message);
+    }
+
+    /// <summary>The end without a model.</summary>
+    public void Fail(JobError error)
+    {
+        Job.ErrorCode = error.Code;
+        Job.ErrorMessage = ForeignText.Clean(error.Message);
+        Job.ErrorParam = error.Param;
+        Finish(JobState.Failed, $"The job failed: {error.Message}", TrainingEventLevel.Error);
+    }
+
+    public void Cancel() => Finish(JobState.Cancelled, "The job was cancelled");
+
+    /// <summary>Marks how far the run's events file is stored.</summary>
+    public void AdvanceEvents(long offset) => Job.EventsOffset = offset;
+
+    /// <summary>
+    /// The end with a model: its adapter, its name and the state in one commit. The same bytes published again are the row
+    /// that is there.
+    /// </summary>
+    public async Task SucceedAsync(AdapterManifest manifest, string peftType, string modelName, long trainedTokens, CancellationToken cancellationToken)
+    {
+        await RegisterAsync(manifest, peftType, cancellationToken);
+        _db.Models.Add(new FineTunedModel
+        {
+            Name = modelName,
+            ProjectId = Job.ProjectId,
+            BaseModel = Job.BaseModel,
+            AdapterDigest = manifest.Digest,
+            JobId = Job.Id,
+            IsFinal = true,
+        });
+        Job.FineTunedModel = modelName;
+        Job.TrainedTokens = trainedTokens;
+        Say($"New fine-tuned model created: {modelName}");
+        Finish(JobState.Succeeded, "The job has successfully completed");
+    }
+
+    /// <summary>Adds the adapter's row unless it is there.</summary>
+    public Task RegisterAsync(AdapterManifest manifest, string peftType, CancellationToken cancellationToken)
+    {
+        var files = JsonSerializer.Serialize(manifest.Files, Engine.PeftJson.Options);
+        return _db.Database.ExecuteSqlAsync($"""
+            insert into adapters (digest, peft_type, bytes, files)
+            values ({manifest.Digest}, {peftType}, {manifest.Bytes}, {files}::jsonb)
+            on conflict (digest) do nothing
+            """, cancellationToken);
+    }
+
+    internal void Enter(JobState state, string message, TrainingEventLevel level = TrainingEventLevel.Info)
+    {
+        Job.State = state;
+        Add(JobEventType.Message, level, message, data: null, state);
+    }
+
+    private void Finish(JobState state, string message, TrainingEventLevel level = TrainingEventLevel.Info)
+    {
+        Job.FinishedAt = Now;
+        Job.DesiredState = null;
+        Job.LeaseOwner = null;
+        Job.LeaseExpiresAt = null;
+        Enter(state, message, level);
+    }
+
+    private void Add(JobEventType type, TrainingEventLevel level, string message, JsonElement? data, JobState? state) =>
+        _db.Events.Add(new JobEvent
+        {
+            JobId = Job.Id,
+            ProjectId = Job.ProjectId,
+            Number = ++Job.LastEventNumber,
+            CreatedAt = Now,
+            Type = type,
+            Level = level,
+            Message = ForeignText.Clean(message),
+            Data = data,
+            Attempt = Job.Attempt,
+            State = state,
+        });
+}

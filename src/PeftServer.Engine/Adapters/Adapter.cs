@@ -1,0 +1,144 @@
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Engine.Adapters;
+
+/// <summary>
+/// One adapter on one model: its settings, its parts at the model's sites, what the parts share. On a model that is shapes
+/// alone it is shapes too, which is what counting and checking files need. Disposing of it leaves the model as it was.
+/// </summary>
+public abstract class Adapter : IDisposable
+{
+    /// <summary>What stands before the path of a module in PEFT's files.</summary>
+    public const string Prefix = "base_model.model.";
+
+    private readonly List<(Site Site, SiteAdapter Part)> _parts = [];
+
+    protected Adapter(AdapterConfig config, PretrainedModel model) => (Config, Model) = (config, model);
+
+    /// <summary>The settings, with every default filled in that depends on the model.</summary>
+    public AdapterConfig Config { get; protected init; }
+
+    public PretrainedModel Model { get; }
+
+    public IReadOnlyList<(Site Site, SiteAdapter Part)> Parts => _parts;
+
+    /// <summary>Weights that belong to no single site, by their keys in the file.</summary>
+    protected virtual IEnumerable<(string Key, Weight Weight)> Shared => [];
+
+    /// <summary>Everything that is saved, by its key in the file.</summary>
+    public IEnumerable<(string Key, Weight Weight)> State =>
+        Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => ($"{Prefix}{entry.Site.Path}.{state.Name}", state.Weight))));
+
+    /// <summary>What an optimizer changes.</summary>
+    public IEnumerable<Weight> Trainable => State.Select(entry => entry.Weight).Where(weight => weight.Trainable);
+
+    public long TrainableCount => Trainable.Sum(weight => weight.ElementCount);
+
+    /// <summary>
+    /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
+    /// </summary>
+    public long TotalCount => Model.ParameterCount + Shared.Sum(entry => entry.Weight.ElementCount)
+        + _parts.Where(entry => entry.Part is not BaseLayerCopy).Sum(entry => entry.Part.State.Sum(state => state.Weight.ElementCount));
+
+    /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
+    public string TrainableSummary => FormattableString.Invariant(
+        $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
+
+    /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
+    public virtual void Initialize(int seed)
+    {
+        using var frozen = no_grad();
+        using var generator = new Generator((ulong)seed);
+        foreach (var (site, part) in _parts)
+        {
+            using var scope = NewDisposeScope();
+            part.Initialize(site, generator);
+        }
+    }
+
+    /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
+    public void SetTraining(bool training)
+    {
+        foreach (var weight in Trainable)
+        {
+            weight.Value.requires_grad = training;
+        }
+    }
+
+    /// <summary>
+    /// Folds the adapter into the weights of its model. Afterwards the adapter is detached and the model computes what both did.
+    /// Throws <see cref="NotSupportedException"/> before anything changes where a part cannot be merged.
+    /// </summary>
+    public void MergeAndUnload()
+    {
+        using var frozen = no_grad();
+        using var scope = NewDisposeScope();
+        _parts.ForEach(entry => RefuseTied(entry.Site));
+        var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
+            Site: parts.Key,
+            Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
+            Bias: parts.Aggregate(parts.Key.Bias?.Value, (bias, entry) => entry.Part.MergeBias(parts.Key, bias)))).ToList();
+        foreach (var (site, weight, bias) in merged)
+        {
+            if (bias is not null)
+            {
+                site.Bias!.Set(bias.to(site.Bias.Value.dtype, copy: true));
+            }
+
+            var folded = weight.to(site.Weight.Value.dtype, copy: true);
+            if (site is Projection projection)
+            {
+                projection.SetDenseWeight(folded);
+            }
+            else
+            {
+                site.Weight.Set(folded);
+            }
+        }
+
+        Detach();
+    }
+
+    public void Dispose()
+    {
+        Detach();
+        foreach (var (_, weight) in State)
+        {
+            weight.Unload();
+        }
+
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Puts <paramref name="part"/> at <paramref name="site"/> and names its weights.</summary>
+    protected void Attach(Site site, SiteAdapter part)
+    {
+        foreach (var (name, weight) in part.State)
+        {
+            weight.Path = $"{Prefix}{site.Path}.{name}";
+        }
+
+        site.Attach(this, part);
+        _parts.Add((site, part));
+    }
+
+    private static Tensor DenseWeight(Site site) => site is Projection projection ? projection.DenseWeight() : site.Weight.Value;
+
+    private void RefuseTied(Site site)
+    {
+        if (Model.Sites().Count(other => ReferenceEquals(other.Weight, site.Weight)) > 1)
+        {
+            throw new NotSupportedException(
+                $"{site.Path} shares its weight with another module, so an adapter on it cannot be merged. Serve it unmerged.");
+        }
+    }
+
+    private void Detach()
+    {
+        foreach (var (site, _) in _parts)
+        {
+            site.Detach(this);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Engine.Adapters;
+
+/// <summary>
+/// Adapters in folders as PEFT's <c>save_pretrained</c> writes them: <c>adapter_config.json</c> beside
+/// <c>adapter_model.safetensors</c>.
+/// </summary>
+public static class AdapterFile
+{
+    public const string ConfigName = "adapter_config.json";
+    public const string WeightsName = "adapter_model.safetensors";
+
+    /// <summary>An adapter's header is small: what is larger is not one.</summary>
+    private const long MaxHeaderBytes = 16_000_000;
+
+    /// <summary>Writes the adapter to <paramref name="folder"/>, which is made where it is missing.</summary>
+    public static void Save(Adapter adapter, string folder, string baseModelName)
+    {
+        Directory.CreateDirectory(folder);
+        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
+        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
+    }
+
+    /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
+    public static string ConfigText(AdapterConfig config, string baseModelName)
+    {
+        var written = config with
+        {
+            BaseModelNameOrPath = baseModelName,
+            InferenceMode = true,
+            PeftVersion = AdapterConfig.FormatVersion,
+        };
+        var fields = JsonSerializer.SerializeToNode(written, PeftJson.Options)!.AsObject();
+        return new JsonObject(fields.OrderBy(field => field.Key, StringComparer.Ordinal).Select(field => KeyValuePair.Create(field.Key, field.Value?.DeepClone())))
+            .ToJsonString(PeftJson.Indented);
+    }
+
+    /// <summary>
+    /// Reads the settings in <paramref name="folder"/>. A field this server does not know passes when it is null, false or empty;
+    /// otherwise it would change the maths and is a <see cref="CheckpointException"/>.
+    /// </summary>
+    public static AdapterConfig ReadConfig(string folder)
+    {
+        var path = Path.Combine(folder, ConfigName);
+        if (!File.Exists(path))
+        {
+            throw new CheckpointException($"There is no {ConfigName} in {folder}.");
+        }
+
+        try
+        {
+            var fields = JsonNode.Parse(File.ReadAllText(path))?.AsObject() ?? throw new CheckpointException($"{ConfigName} is null.");
+            var method = (string?)fields["peft_type"] ?? throw new CheckpointException($"{ConfigName}: peft_type is missing.");
+            if (!AdapterConfig.Types.TryGetValue(method, out var type))
+            {
+                throw new CheckpointException($"{ConfigName}: peft_type '{method}' is not supported. Supported: {string.Join(", ", AdapterConfig.Types.Keys)}.");
+            }
+
+            DropNeutral(fields, type);
+            var config = fields.Deserialize<AdapterConfig>(PeftJson.Options)!;
+            return config.Faults() is [var fault, ..] ? throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}") : config;
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
+        {
+            throw new CheckpointException($"{ConfigName} in {folder} cannot be read: {e.Message}", e);
+        }
+    }
+
+    /// <summary>
+    /// Loads the adapter in <paramref name="folder"/> onto <paramref name="model"/>, on its device and in float32. Throws
+    /// <see cref="CheckpointException"/> naming tensors that are missing, unexpected, of the wrong shape or not finite, and
+    /// <see cref="AdapterException"/> when it does not fit the model.
+    /// </summary>
+    public static Adapter Load(string folder, PretrainedModel model)
+    {
+        var adapter = ReadConfig(folder).CreateAdapter(model);
+        try
+        {
+            using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+            Check(adapter, file.Header);
+            foreach (var (key, weight) in adapter.State)
+            {
+                using var scope = NewDisposeScope();
+                var stored = file.Tensor(key);
+                if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
+                {
+                    throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
+                }
+
+                var dtype = stored.is_floating_point() ? ScalarType.Float32 : stored.dtype;
+                weight.Set(stored.to(dtype, model.Device, copy: true).MoveToOuterDisposeScope());
+            }
+
+            foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
+            {
+                copy.Share();
+            }
+
+            return adapter;
+        }
+        catch
+        {
+            adapter.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Holds a file's header against what the adapter has: every tensor placed, every place filled, shapes equal.</summary>
+    public static void Check(Adapter adapter, SafetensorsHeader header)
+    {
+        var wanted = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
+        var missing = wanted.Keys.Where(key => !header.Entries.ContainsKey(key)).ToList();
+        var unexpected = header.Entries.Keys.Where(key => !wanted.ContainsKey(key)).ToList();
+        if (missing.Count > 0 || unexpected.Count > 0)
+        {
+            throw new CheckpointException(
+                $"{WeightsName} does not fit {ConfigName} on this model:{Listed(" missing", missing)}{Listed(" unexpected", unexpected)}");
+        }
+
+        foreach (var (key, entry) in header.Entries)
+        {
+            if (!entry.Shape.SequenceEqual(wanted[key].Shape))
+            {
+                throw new CheckpointException(
+                    $"{WeightsName}: '{key}' has the shape [{string.Join(", ", entry.Shape)}]; this model needs [{string.Join(", ", wanted[key].Shape)}].");
+            }
+        }
+    }
+
+    private static string Listed(string what, List<string> names) =>
+        names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
+
+    private static void DropNeutral(JsonObject fields, Type type)
+    {
+        var known = JsonSerializer.SerializeToNode(Activator.CreateInstance(type), typeof(AdapterConfig), PeftJson.Options)!.AsObject();
+        foreach (var name in fields.Select(field => field.Key).Where(name => !known.ContainsKey(name)).ToList())
+        {
+            if (!IsNeutral(fields[name]))
+            {
+                throw new CheckpointException($"{ConfigName}: {name} = {fields[name]!.ToJsonString()} is not supported for {(string?)fields["peft_type"]}.");
+            }
+
+            fields.Remove(name);
+        }
+    }
+
+    private static bool IsNeutral(JsonNode? value) => value switch
+    {
+        null => true,
+        JsonArray list => list.Count == 0,
+        JsonObject map => map.Count == 0,
+        JsonValue one => one.TryGetValue<bool>(out var flag) && !flag,
+        _ => false,
+    };
+}

@@ -1,0 +1,39 @@
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Engine.Adapters;
+
+/// <summary>What an adapter does at one site. See <c>SITES.md</c> for how the kinds of methods look in these terms.</summary>
+public abstract class SiteAdapter
+{
+    /// <summary>The weights that are saved, by the name that follows the path of the site in the file: <c>lora_A.weight</c>.</summary>
+    public abstract IEnumerable<(string Name, Weight Weight)> State { get; }
+
+    /// <summary>
+    /// x is what the site gets: [n, in], or ids [n] at an embedding; the result is [n, out]. <c>call.Next(x)</c> is the site
+    /// without this part.
+    /// </summary>
+    public abstract Tensor Forward(Tensor x, in SiteCall call);
+
+    /// <summary>Draws the weights as the method starts.</summary>
+    public abstract void Initialize(Site site, Generator generator);
+
+    /// <summary>
+    /// The frozen weight [out, in] with this part folded in. Throws <see cref="NotSupportedException"/> where the method
+    /// cannot be merged.
+    /// </summary>
+    public virtual Tensor Merge(Site site, Tensor weight) =>
+        throw new NotSupportedException($"{GetType().Name} cannot be merged into the weight of {site.Path}.");
+
+    /// <summary>The frozen bias with this part folded in.</summary>
+    public virtual Tensor? MergeBias(Site site, Tensor? bias) => bias;
+}
+
+/// <summary>A part that only adds to what its site computes, so that batches of many adapters share the frozen product.</summary>
+public abstract class AdditiveSiteAdapter : SiteAdapter
+{
+    /// <summary>What is added: [n, out] for x [n, in].</summary>
+    public abstract Tensor Delta(Tensor x, in SiteCall call);
+
+    public sealed override Tensor Forward(Tensor x, in SiteCall call) => Native.TensorArithmetic.Plus(call.Next(x), Delta(x, call));
+}

@@ -1,0 +1,246 @@
+using System.Threading.Channels;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Generation;
+
+/// <summary>
+/// Continues many sequences at once on one base model, each with its own adapter. One thread owns the model and every tensor;
+/// requests come to it through a channel, and each step takes in what has come since the last.
+/// </summary>
+public sealed class GenerationEngine : IDisposable
+{
+    /// <summary>Adapters held in memory beside the base.</summary>
+    private const int AdapterCapacity = 64;
+
+    private readonly GenerationEngineOptions _options;
+    private readonly Channel<GenerationSequence> _arrivals = Channel.CreateUnbounded<GenerationSequence>(new() { SingleReader = true });
+    private readonly TaskCompletionSource<GenerationLimits> _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Thread _thread;
+    private readonly List<GenerationSequence> _running = [];
+    private volatile bool _stopping;
+    private int _waiting;
+
+    /// <summary>Starts loading; <see cref="Loaded"/> tells when requests are served.</summary>
+    public GenerationEngine(GenerationEngineOptions options)
+    {
+        _options = options;
+        _thread = new Thread(Work) { Name = "generation", IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Completes when the model is loaded, with what it can take; fails with why it is not.</summary>
+    public Task<GenerationLimits> Loaded => _loaded.Task;
+
+    /// <summary>Requests that are being served or wait to be.</summary>
+    public int Load => Volatile.Read(ref _waiting);
+
+    /// <summary>
+    /// Continues the prompt of <paramref name="request"/>. The reader gives each token as it is chosen and completes after the last;
+    /// it fails when the adapter does not load. Cancelling frees the request's place at the next step.
+    /// </summary>
+    public ChannelReader<GeneratedToken> Generate(GenerationRequest request, CancellationToken cancellationToken = default)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(request.Prompt.Count);
+        var sequence = new GenerationSequence(request, cancellationToken);
+        Interlocked.Increment(ref _waiting);
+        if (!_arrivals.Writer.TryWrite(sequence))
+        {
+            Interlocked.Decrement(ref _waiting);
+            sequence.Fail(new ObjectDisposedException(nameof(GenerationEngine)));
+        }
+
+        return sequence.Output;
+    }
+
+    public void Dispose()
+    {
+        _stopping = true;
+        _arrivals.Writer.TryComplete();
+        _thread.Join();
+    }
+
+    private void Work()
+    {
+        try
+        {
+            var device = Devices.Parse(_options.Device);
+            using var frozen = no_grad();
+            using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16)) as CausalLanguageModel
+                ?? throw new NotSupportedException("The model is no causal language model, so it cannot continue text.");
+            using var adapters = new LoadedAdapters(model, AdapterCapacity);
+            _loaded.SetResult(new GenerationLimits(model.MaxLength));
+            Serve(model, adapters);
+        }
+        catch (Exception e)
+        {
+            _loaded.TrySetException(e);
+            _arrivals.Writer.TryComplete();
+            DropAll(e);
+        }
+    }
+
+    private void Serve(CausalLanguageModel model, LoadedAdapters adapters)
+    {
+        while (!_stopping)
+        {
+            Admit(model, adapters);
+            if (_running.Count > 0)
+            {
+                Step(model);
+                Retire();
+            }
+            else if (!_arrivals.Reader.WaitToReadAsync().AsTask().GetAwaiter().GetResult())
+            {
+                break;
+            }
+        }
+
+        DropAll(new ObjectDisposedException(nameof(GenerationEngine)));
+    }
+
+    private void Admit(CausalLanguageModel model, LoadedAdapters adapters)
+    {
+        while (_running.Count < _options.MaxSequences && _arrivals.Reader.TryRead(out var sequence))
+        {
+            try
+            {
+                var adapter = sequence.Request.Adapter is { } reference
+                    ? adapters.Get(reference, used => _running.Exists(other => other.Adapters.Contains(used)))
+                    : null;
+                sequence.Start(model.LayerCount, adapter);
+                _running.Add(sequence);
+            }
+            catch (Exception e)
+            {
+                sequence.Fail(e);
+                sequence.Dispose();
+                Interlocked.Decrement(ref _waiting);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Feeds every sequence its next tokens, within the budget of a step: those that decode first, one token each, then prompts,
+    /// a long one in pieces. Whoever has nothing left to feed gets a new token.
+    /// </summary>
+    private void Step(CausalLanguageModel model)
+    {
+        var chunks = Schedule();
+        try
+        {
+            using var scope = NewDisposeScope();
+            using var batch = ForwardBatch.Cached(
+                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters))], model.Device);
+            var hidden = model.Hidden(batch); // [n, hidden]
+            var ready = new List<(GenerationSequence Sequence, long Last)>();
+            for (var i = 0; i < chunks.Count; i++)
+            {
+                chunks[i].Sequence.Fed(chunks[i].Tokens.Count);
+                if (chunks[i].Sequence.PendingCount == 0)
+                {
+                    ready.Add((chunks[i].Sequence, batch.Starts[i + 1] - 1));
+                }
+            }
+
+            if (ready.Count > 0)
+            {
+                Choose(model, hidden, ready);
+            }
+        }
+        catch (Exception e)
+        {
+            chunks.ForEach(chunk => chunk.Sequence.Fail(e));
+        }
+    }
+
+    private List<(GenerationSequence Sequence, IReadOnlyList<int> Tokens)> Schedule()
+    {
+        var budget = _options.MaxBatchTokens;
+        var chunks = new List<(GenerationSequence Sequence, IReadOnlyList<int> Tokens)>();
+        foreach (var sequence in _running.OrderBy(sequence => sequence.PendingCount > 1))
+        {
+            if (budget == 0)
+            {
+                break;
+            }
+
+            var tokens = sequence.Peek(budget);
+            budget -= tokens.Count;
+            chunks.Add((sequence, tokens));
+        }
+
+        // Sequences that share an adapter stand together: one run of tokens through its parts.
+        return [.. chunks.OrderBy(chunk => chunk.Sequence.Request.Adapter?.Digest, StringComparer.Ordinal)];
+    }
+
+    private static void Choose(CausalLanguageModel model, Tensor hidden, List<(GenerationSequence Sequence, long Last)> ready)
+    {
+        var lasts = tensor(ready.Select(entry => entry.Last).ToArray(), device: hidden.device);
+        var adapters = ready.Select((entry, i) => new AdapterRun(entry.Sequence.Adapters, i, 1)).ToList();
+        using var batch = ForwardBatch.Heads(adapters, model.Device);
+        var logits = model.Logits(hidden.index_select(0, lasts), batch).to(ScalarType.Float32); // [m, vocab]
+        var likeliest = logits.argmax(-1).cpu().data<long>().ToArray(); // the one device sync of the step
+        for (var i = 0; i < ready.Count; i++)
+        {
+            if (ready[i].Sequence.IsPlainGreedy)
+            {
+                ready[i].Sequence.Accept((int)likeliest[i]);
+            }
+            else
+            {
+                ready[i].Sequence.Choose(logits.select(0, i).cpu().data<float>().ToArray());
+            }
+        }
+    }
+
+    private void Retire()
+    {
+        foreach (var sequence in _running.Where(sequence => sequence.IsFinished || sequence.IsCancelled).ToList())
+        {
+            _running.Remove(sequence);
+            sequence.Dispose();
+            Interlocked.Decrement(ref _waiting);
+        }
+    }
+
+    private void DropAll(Exception why)
+    {
+        while (_arrivals.Reader.TryRead(out var sequence))
+        {
+            _running.Add(sequence);
+        }
+
+        foreach (var sequence in _running)
+        {
+            sequence.Fail(why);
+            sequence.Dispose();
+        }
+
+        _running.Clear();
+        Volatile.Write(ref _waiting, 0);
+    }
+}
+
+/// <summary>What a <see cref="GenerationEngine"/> runs, and within what bounds.</summary>
+public sealed record GenerationEngineOptions
+{
+    /// <summary>Folder of the base model.</summary>
+    public required string ModelFolder { get; init; }
+
+    /// <summary>auto, cpu or cuda:N.</summary>
+    public string Device { get; init; } = "auto";
+
+    /// <summary>bfloat16 base; absent: on GPUs only.</summary>
+    public bool? Bf16 { get; init; }
+
+    /// <summary>Sequences served at once.</summary>
+    public int MaxSequences { get; init; } = 64;
+
+    /// <summary>Tokens that one step feeds at most.</summary>
+    public int MaxBatchTokens { get; init; } = 2048;
+}
+
+/// <summary>What a loaded model can take.</summary>
+/// <param name="MaxLength">Tokens of prompt and answer together.</param>
+public sealed record GenerationLimits(int MaxLength);

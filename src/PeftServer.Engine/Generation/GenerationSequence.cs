@@ -1,0 +1,91 @@
+using System.Threading.Channels;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Models;
+
+namespace PeftServer.Engine.Generation;
+
+/// <summary>A request on its way through the engine: what it has yet to feed, its cache, where its tokens go.</summary>
+internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken) : IDisposable
+{
+    private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new() { SingleReader = true, SingleWriter = true });
+    private readonly Sampler _sampler = new(request.Sampling);
+    private List<int> _pending = [.. request.Prompt];
+    private int _generated;
+
+    public GenerationRequest Request { get; } = request;
+
+    public ChannelReader<GeneratedToken> Output => _output.Reader;
+
+    public KeyValueCache? Cache { get; private set; }
+
+    public IReadOnlyList<Adapter> Adapters { get; private set; } = [];
+
+    public bool IsFinished { get; private set; }
+
+    public bool IsCancelled => cancellationToken.IsCancellationRequested;
+
+    /// <summary>Tokens to feed before the next one can be chosen.</summary>
+    public int PendingCount => _pending.Count;
+
+    public bool IsPlainGreedy => Request.Sampling.IsPlainGreedy;
+
+    public void Start(int layers, Adapter? adapter)
+    {
+        Cache = new KeyValueCache(layers);
+        Adapters = adapter is null ? [] : [adapter];
+    }
+
+    /// <summary>The next tokens to feed, <paramref name="most"/> at most.</summary>
+    public IReadOnlyList<int> Peek(int most) => most >= _pending.Count ? _pending : _pending.GetRange(0, most);
+
+    /// <summary>Says that <paramref name="count"/> tokens went through the model.</summary>
+    public void Fed(int count)
+    {
+        Cache!.Advance(count);
+        _pending = count == _pending.Count ? [] : _pending.GetRange(count, _pending.Count - count);
+    }
+
+    /// <summary>Takes the likeliest token, found on the device.</summary>
+    public void Accept(int token) => Accept(new SampledToken(token, null, null));
+
+    /// <summary>Chooses from scores.</summary>
+    public void Choose(Span<float> scores) => Accept(_sampler.Next(scores));
+
+    public void Fail(Exception fault)
+    {
+        IsFinished = true;
+        _output.Writer.TryComplete(fault);
+    }
+
+    public void Dispose()
+    {
+        Cache?.Dispose();
+        _output.Writer.TryComplete();
+    }
+
+    private void Accept(SampledToken token)
+    {
+        _generated++;
+        if (Request.Sampling.StopTokens.Contains(token.Id))
+        {
+            Finish(new GeneratedToken(null, FinishReason.Stop, token.LogProbability, token.Top));
+            return;
+        }
+
+        if (_generated >= Request.Sampling.MaxTokens)
+        {
+            Finish(new GeneratedToken(token.Id, FinishReason.Length, token.LogProbability, token.Top));
+            return;
+        }
+
+        _pending.Add(token.Id);
+        _output.Writer.TryWrite(new GeneratedToken(token.Id, null, token.LogProbability, token.Top));
+    }
+
+    private void Finish(GeneratedToken last)
+    {
+        IsFinished = true;
+        _output.Writer.TryWrite(last);
+        _output.Writer.TryComplete();
+    }
+}

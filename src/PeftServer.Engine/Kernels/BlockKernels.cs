@@ -1,0 +1,77 @@
+namespace PeftServer.Engine.Kernels;
+
+/// <summary>
+/// What the hand-written training step does between its matrix products. Two implementations: <see cref="CudaBlockKernels"/>, and
+/// plain tensor code (<see cref="TensorBlockKernels"/>) that holds the step to autograd where there is no GPU. Rows are tokens; a
+/// tensor described as "may be part of wider rows" has its columns side by side but rows further apart.
+/// </summary>
+internal abstract class BlockKernels
+{
+    /// <summary>
+    /// sum = x + delta and normed = sum / rms(sum) · weight: [n, H], normed may be part of wider rows; rstd [n] in float32.
+    /// Where delta is null the sum is x itself and nothing is written to <paramref name="sum"/>.
+    /// </summary>
+    public abstract void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd);
+
+    /// <summary>
+    /// The gradient of a norm's input plus <paramref name="residual"/> (if any): [n, H]. grad may be part of wider rows; the result
+    /// may be written over the residual.
+    /// </summary>
+    public abstract void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX);
+
+    /// <summary>Turns the query and key heads of rows [q | k | v] in place. cos, sin: float32 [n, D/2].</summary>
+    public abstract void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads);
+
+    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows [q | k | v].</summary>
+    public abstract void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads);
+
+    /// <summary>hidden = silu(gate) · up for rows [gate | up]: [n, F], may be part of wider rows.</summary>
+    public abstract void SwiGlu(Tensor gateUp, Tensor hidden);
+
+    /// <summary>Overwrites [gate | up] with their gradients; grad may be part of wider rows.</summary>
+    public abstract void SwiGluBackward(Tensor grad, Tensor gateUp);
+
+    /// <summary>
+    /// Adds −log p of every target to <paramref name="loss"/> and the hits to <paramref name="correct"/> (float32 scalars), and
+    /// overwrites logits [m, V] with scale · their gradient.
+    /// </summary>
+    public abstract void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale);
+
+    /// <summary>Causal attention of packed sequences; q [n, H, D], k and v [n, G, D] may be part of wider rows.</summary>
+    public abstract AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale);
+
+    /// <summary>Gradients of q, k and v.</summary>
+    public abstract (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale);
+
+    /// <summary>Copies float32 matrices, scaled, into blocks of others in the type of the model.</summary>
+    public abstract ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks);
+}
+
+/// <summary>How heads lie in rows [q | k | v].</summary>
+internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, int HeadDim)
+{
+    public int QueryWidth => QueryHeads * HeadDim;
+
+    public int KeyValueWidth => KeyValueHeads * HeadDim;
+
+    public int Width => QueryWidth + (2 * KeyValueWidth);
+}
+
+/// <summary>Where packed sequences begin: on the host, and as int32 on the device.</summary>
+internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice)
+{
+    public int Longest => Starts.Zip(Starts.Skip(1), (start, end) => end - start).Max();
+}
+
+/// <summary>The output of attention [n, H, D] and what its backward needs of the forward.</summary>
+internal sealed record AttentionState(Tensor Output, Tensor? LogSumExp, Tensor? Seed, Tensor? Offset);
+
+/// <summary>A block that follows a trained matrix: target = source · scale.</summary>
+internal sealed record PackedBlock(Tensor Source, Tensor Target, double Scale);
+
+/// <summary>Brings the blocks up to date after an optimizer step.</summary>
+internal interface ILoraPacker : IDisposable
+{
+    void Pack();
+}

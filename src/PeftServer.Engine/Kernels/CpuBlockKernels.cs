@@ -1,0 +1,266 @@
+using System.Numerics;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Kernels;
+
+/// <summary>
+/// The kernels for float32 on a CPU: each reads and writes its rows once, over all of libtorch's threads. What is not here is
+/// the plain tensor code.
+/// </summary>
+internal sealed unsafe class CpuBlockKernels : BlockKernels
+{
+    private readonly TensorBlockKernels _plain = new();
+    private readonly ParallelOptions _threads = new() { MaxDegreeOfParallelism = get_num_threads() };
+
+    public override void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd)
+    {
+        var input = At(x);
+        var added = At(delta);
+        var w = At(weight);
+        var total = At(sum);
+        var output = At(normed);
+        var scales = At(rstd);
+        var (width, ld) = ((int)x.size(1), (int)normed.stride(0));
+        EachRow(x.size(0), row =>
+        {
+            var a = input + (row * width);
+            var y = output + (row * ld);
+            if (added != null)
+            {
+                Sum(a, added + (row * width), total + (row * width), width);
+                a = total + (row * width);
+            }
+
+            var scale = 1 / MathF.Sqrt((Dot(a, a, width) / width) + (float)eps);
+            scales[row] = scale;
+            var factor = new Vector<float>(scale);
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                Vector.Store(Vector.Load(a + i) * factor * Vector.Load(w + i), y + i);
+            }
+        });
+    }
+
+    public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
+    {
+        var g = At(grad);
+        var input = At(x);
+        var w = At(weight);
+        var scales = At(rstd);
+        var rest = At(residual);
+        var output = At(gradX);
+        var (width, ld) = ((int)x.size(1), (int)grad.stride(0));
+        EachRow(x.size(0), row =>
+        {
+            var d = g + (row * ld);
+            var a = input + (row * width);
+            var y = output + (row * width);
+            var dot = Vector<float>.Zero;
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                dot += Vector.Load(d + i) * Vector.Load(w + i) * Vector.Load(a + i);
+            }
+
+            var scale = scales[row];
+            var (factor, share) = (new Vector<float>(scale), new Vector<float>(scale * scale * scale * Vector.Sum(dot) / width));
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                var result = (Vector.Load(d + i) * Vector.Load(w + i) * factor) - (Vector.Load(a + i) * share);
+                Vector.Store(rest == null ? result : result + Vector.Load(rest + (row * width) + i), y + i);
+            }
+        });
+    }
+
+    public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
+    {
+        var rows = At(qkv);
+        var c = At(cos);
+        var s = At(sin);
+        var (ld, half, count) = ((int)qkv.stride(0), heads.HeadDim / 2, heads.QueryHeads + heads.KeyValueHeads);
+        EachRow(qkv.size(0), row =>
+        {
+            for (var head = 0; head < count; head++)
+            {
+                var a = rows + (row * ld) + (head * heads.HeadDim);
+                Turn(a, a, c + (row * half), s + (row * half), half, 1);
+            }
+        });
+    }
+
+    public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
+    {
+        using var scope = NewDisposeScope();
+        var (qs, ks, vs) = (dq.contiguous(), dk.contiguous(), dv.contiguous());
+        var q = At(qs);
+        var k = At(ks);
+        var v = At(vs);
+        var c = At(cos);
+        var s = At(sin);
+        var output = At(dqkv);
+        var (half, queryWidth, keyWidth) = (heads.HeadDim / 2, heads.QueryWidth, heads.KeyValueWidth);
+        EachRow(dqkv.size(0), row =>
+        {
+            var to = output + (row * heads.Width);
+            for (var head = 0; head < heads.QueryHeads; head++)
+            {
+                Turn(q + (row * queryWidth) + (head * heads.HeadDim), to + (head * heads.HeadDim), c + (row * half), s + (row * half), half, -1);
+            }
+
+            for (var head = 0; head < heads.KeyValueHeads; head++)
+            {
+                Turn(k + (row * keyWidth) + (head * heads.HeadDim), to + queryWidth + (head * heads.HeadDim), c + (row * half), s + (row * half), half, -1);
+            }
+
+            new ReadOnlySpan<float>(v + (row * keyWidth), keyWidth).CopyTo(new Span<float>(to + queryWidth + keyWidth, keyWidth));
+        });
+    }
+
+    public override void SwiGlu(Tensor gateUp, Tensor hidden)
+    {
+        var input = At(gateUp);
+        var output = At(hidden);
+        var (width, ld) = ((int)gateUp.size(1) / 2, (int)hidden.stride(0));
+        EachRow(gateUp.size(0), row =>
+        {
+            var g = input + (row * 2 * width);
+            var u = input + (row * 2 * width) + width;
+            var y = output + (row * ld);
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                var gate = Vector.Load(g + i);
+                Vector.Store(gate / (Vector<float>.One + Vector.Exp(-gate)) * Vector.Load(u + i), y + i);
+            }
+        });
+    }
+
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    {
+        var gradient = At(grad);
+        var inout = At(gateUp);
+        var (width, ld) = ((int)gateUp.size(1) / 2, (int)grad.stride(0));
+        EachRow(gateUp.size(0), row =>
+        {
+            var d = gradient + (row * ld);
+            var g = inout + (row * 2 * width);
+            var u = inout + (row * 2 * width) + width;
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                var (gate, up, down) = (Vector.Load(g + i), Vector.Load(u + i), Vector.Load(d + i));
+                var s = Vector<float>.One / (Vector<float>.One + Vector.Exp(-gate));
+                Vector.Store(down * gate * s, u + i);
+                Vector.Store(down * up * s * (Vector<float>.One + (gate * (Vector<float>.One - s))), g + i);
+            }
+        });
+    }
+
+    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale) =>
+        _plain.CrossEntropy(logits, targets, loss, correct, scale);
+
+    /// <summary>libtorch's flash attention for CPUs, a sequence at a time; it wants as many key heads as query heads.</summary>
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale)
+    {
+        using var scope = NewDisposeScope();
+        var output = empty([q.size(0), q.size(1), q.size(2)]);
+        var logSumExp = empty([q.size(0), q.size(1)]);
+        foreach (var (start, length) in Sequences(borders))
+        {
+            using var inner = NewDisposeScope();
+            var (y, lse) = Aten.CpuFlashAttention(Heads(q, start, length, 1), Heads(k, start, length, Repeats(q, k)), Heads(v, start, length, Repeats(q, k)), scale);
+            output.narrow(0, start, length).copy_(y.squeeze(0).transpose(0, 1));
+            logSumExp.narrow(0, start, length).copy_(lse.view(q.size(1), length).t());
+        }
+
+        return new AttentionState(output.MoveToOuterDisposeScope(), logSumExp.MoveToOuterDisposeScope(), null, null);
+    }
+
+    public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale)
+    {
+        using var scope = NewDisposeScope();
+        var (dq, dk, dv) = (empty(q.shape), empty(k.shape), empty(v.shape));
+        var repeats = Repeats(q, k);
+        foreach (var (start, length) in Sequences(borders))
+        {
+            using var inner = NewDisposeScope();
+            var (a, b, c) = Aten.CpuFlashAttentionBackward(
+                Heads(grad, start, length, 1), Heads(q, start, length, 1), Heads(k, start, length, repeats), Heads(v, start, length, repeats),
+                Heads(state.Output, start, length, 1), state.LogSumExp!.narrow(0, start, length).t().unsqueeze(0).contiguous(), scale);
+            dq.narrow(0, start, length).copy_(a.squeeze(0).transpose(0, 1));
+            dk.narrow(0, start, length).copy_(Grouped(b, k.size(1), repeats));
+            dv.narrow(0, start, length).copy_(Grouped(c, k.size(1), repeats));
+        }
+
+        return (dq.MoveToOuterDisposeScope(), dk.MoveToOuterDisposeScope(), dv.MoveToOuterDisposeScope());
+    }
+
+    public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => _plain.CreatePacker(blocks);
+
+    /// <summary>Whether the rows of a model suit: whole vectors of eight.</summary>
+    public static bool Suits(int width) => width % Vector<float>.Count == 0;
+
+    private static IEnumerable<(int Start, int Length)> Sequences(PackedBorders borders) =>
+        borders.Starts.Zip(borders.Starts.Skip(1), (start, end) => (start, end - start));
+
+    private static long Repeats(Tensor q, Tensor k) => q.size(1) / k.size(1);
+
+    /// <summary>[1, H, T, D] of one sequence, each head as often as wanted.</summary>
+    private static Tensor Heads(Tensor x, int start, int length, long repeats)
+    {
+        var heads = x.narrow(0, start, length).transpose(0, 1); // [G, T, D]
+        return (repeats == 1 ? heads : heads.unsqueeze(1).expand(heads.size(0), repeats, length, heads.size(2)).reshape(-1, length, heads.size(2))).unsqueeze(0);
+    }
+
+    /// <summary>[T, G, D]: the gradients of a head's repetitions together.</summary>
+    private static Tensor Grouped(Tensor gradient, long groups, long repeats)
+    {
+        var heads = gradient.squeeze(0); // [H, T, D]
+        return (repeats == 1 ? heads : heads.view(groups, repeats, heads.size(1), heads.size(2)).sum(1)).transpose(0, 1);
+    }
+
+    private void EachRow(long rows, Action<long> body)
+    {
+        const int Block = 64; // rows to a piece of work: some 50 KB, a worker's share of its cache
+        var blocks = (rows + Block - 1) / Block;
+        Parallel.For(0, blocks, _threads, block =>
+        {
+            for (var row = block * Block; row < Math.Min(rows, (block + 1) * Block); row++)
+            {
+                body(row);
+            }
+        });
+    }
+
+    private static float* At(Tensor? tensor) => tensor is null ? null : (float*)Aten.DataPointer(tensor);
+
+    private static void Sum(float* a, float* b, float* y, int width)
+    {
+        for (var i = 0; i < width; i += Vector<float>.Count)
+        {
+            Vector.Store(Vector.Load(a + i) + Vector.Load(b + i), y + i);
+        }
+    }
+
+    private static float Dot(float* a, float* b, int width)
+    {
+        var sum = Vector<float>.Zero;
+        for (var i = 0; i < width; i += Vector<float>.Count)
+        {
+            sum += Vector.Load(a + i) * Vector.Load(b + i);
+        }
+
+        return Vector.Sum(sum);
+    }
+
+    /// <summary>Turns one head from x to y, which may be the same.</summary>
+    private static void Turn(float* x, float* y, float* cos, float* sin, int half, float sign)
+    {
+        var direction = new Vector<float>(sign);
+        for (var i = 0; i < half; i += Vector<float>.Count)
+        {
+            var (a, b) = (Vector.Load(x + i), Vector.Load(x + half + i));
+            var (c, s) = (Vector.Load(cos + i), Vector.Load(sin + i) * direction);
+            Vector.Store((a * c) - (b * s), y + i);
+            Vector.Store((b * c) + (a * s), y + half + i);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+using System.Reflection;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Kernels;
+
+/// <summary>The kernels of <c>Kernels/Cuda</c>, for bfloat16 on one GPU, compiled when this is made.</summary>
+internal sealed unsafe class CudaBlockKernels : BlockKernels
+{
+    private static readonly string[] Sources = ["common.cuh", "rms_norm.cu", "rope.cu", "swiglu.cu", "cross_entropy.cu", "lora_pack.cu"];
+
+    private readonly int _device;
+    private readonly Dictionary<string, nint> _functions = [];
+    private readonly nint _module;
+
+    /// <summary>Widths of rows that the kernels take: groups of eight values, at most 8 · 256 · 4 of them.</summary>
+    public const int MaxHidden = 8192;
+
+    public CudaBlockKernels(int device)
+    {
+        _device = device;
+        _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
+    }
+
+    public override void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd)
+    {
+        var (a, b, c, d, e, f) = (At(x), At(delta), At(weight), At(sum), At(normed), At(rstd));
+        var (n8, ld8, little) = ((int)x.size(1) / 8, (int)normed.stride(0) / 8, (float)eps);
+        Launch("add_rms_norm", ((int)x.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &n8, &ld8, &little);
+    }
+
+    public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
+    {
+        var (a, b, c, d, e, f) = (At(grad), At(x), At(weight), At(rstd), At(residual), At(gradX));
+        var (n8, ld8) = ((int)x.size(1) / 8, (int)grad.stride(0) / 8);
+        Launch("rms_norm_backward", ((int)x.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &n8, &ld8);
+    }
+
+    public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
+    {
+        var (a, b, c) = (At(qkv), At(cos), At(sin));
+        var (count, half8, ld8, sign) = (heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim / 16, (int)qkv.stride(0) / 8, 1f);
+        Launch("rope", ((int)qkv.size(0), 1), 256, &a, &b, &c, &count, &half8, &ld8, &sign);
+    }
+
+    public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
+    {
+        var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
+        var (queries, keys, half8) = (heads.QueryHeads, heads.KeyValueHeads, heads.HeadDim / 16);
+        Launch("rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &queries, &keys, &half8);
+    }
+
+    public override void SwiGlu(Tensor gateUp, Tensor hidden)
+    {
+        var (a, b) = (At(gateUp), At(hidden));
+        var (f8, ld8) = ((int)gateUp.size(1) / 16, (int)hidden.stride(0) / 8);
+        Launch("swiglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
+    }
+
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    {
+        var (a, b) = (At(grad), At(gateUp));
+        var (f8, ld8) = ((int)gateUp.size(1) / 16, (int)grad.stride(0) / 8);
+        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
+    }
+
+    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale)
+    {
+        var (a, b, c, d) = (At(logits), At(targets), At(loss), At(correct));
+        var (n8, factor) = ((int)logits.size(1) / 8, (float)scale);
+        Launch("cross_entropy", ((int)logits.size(0), 1), 1024, &a, &b, &c, &d, &n8, &factor);
+    }
+
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale) =>
+        Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scale);
+
+    public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale) =>
+        Aten.FlashAttentionBackward(grad, q, k, v, state, borders.OnDevice, borders.Longest, scale);
+
+    public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => new Packer(this, blocks);
+
+    private static string Source(string name)
+    {
+        using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream(name)!;
+        using var reader = new StreamReader(stream);
+        return reader.ReadToEnd() + "\n";
+    }
+
+    private static nint At(Tensor? tensor) => tensor is null ? 0 : Aten.DataPointer(tensor);
+
+    private void Launch(string name, (int X, int Y) grid, int threads, params ReadOnlySpan<nint> arguments)
+    {
+        if (!_functions.TryGetValue(name, out var function))
+        {
+            _functions[name] = function = CudaDriver.Function(_module, name);
+        }
+
+        fixed (nint* pointers = arguments)
+        {
+            CudaDriver.Launch(function, grid, threads, CudaDriver.CurrentStream(_device), (void**)pointers);
+        }
+    }
+
+    private void Launch(string name, (int X, int Y) grid, int threads, void* a, void* b, void* c = null, void* d = null, void* e = null, void* f = null, void* g = null, void* h = null, void* i = null) =>
+        Launch(name, grid, threads, (nint)a, (nint)b, (nint)c, (nint)d, (nint)e, (nint)f, (nint)g, (nint)h, (nint)i);
+
+    /// <summary>The same layout as PackJob in lora_pack.cu.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PackJob
+    {
+        public nint Source;
+        public nint Target;
+        public int Rows;
+        public int Columns;
+        public int TargetStride;
+        public float Scale;
+    }
+
+    private sealed class Packer : ILoraPacker
+    {
+        private readonly CudaBlockKernels _kernels;
+        private readonly Tensor _jobs;
+        private readonly int _count;
+        private readonly int _largest;
+
+        public Packer(CudaBlockKernels kernels, IReadOnlyList<PackedBlock> blocks)
+        {
+            (_kernels, _count) = (kernels, blocks.Count);
+            _largest = (int)blocks.Max(block => block.Source.numel());
+            var bytes = new byte[blocks.Count * Unsafe.SizeOf<PackJob>()];
+            var jobs = MemoryMarshal.Cast<byte, PackJob>(bytes.AsSpan());
+            for (var i = 0; i < blocks.Count; i++)
+            {
+                var block = blocks[i];
+                jobs[i] = new PackJob
+                {
+                    Source = At(block.Source),
+                    Target = At(block.Target),
+                    Rows = (int)block.Source.size(0),
+                    Columns = (int)block.Source.size(1),
+                    TargetStride = (int)block.Target.stride(0),
+                    Scale = (float)block.Scale,
+                };
+            }
+
+            _jobs = tensor(bytes, dtype: ScalarType.Byte, device: blocks[0].Target.device).DetachFromDisposeScope();
+        }
+
+        public void Pack()
+        {
+            var jobs = At(_jobs);
+            _kernels.Launch("lora_pack", (Math.Min(64, (_largest + 255) / 256), _count), 256, &jobs, null);
+        }
+
+        public void Dispose() => _jobs.Dispose();
+    }
+}

@@ -1,0 +1,118 @@
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Kernels;
+
+/// <summary>The kernels in plain tensor code, on any device and in any type: the measure of <see cref="CudaBlockKernels"/>.</summary>
+internal sealed class TensorBlockKernels : BlockKernels
+{
+    private static readonly long[] Last = [-1];
+
+    public override void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd)
+    {
+        using var scope = NewDisposeScope();
+        using var little = eps.ToScalar();
+        var total = delta is null ? x : x.Plus(delta);
+        sum?.copy_(total);
+        var wide = total.to(ScalarType.Float32);
+        rstd.copy_(wide.mul(wide).mean(Last).add_(little).rsqrt_());
+        normed.copy_(wide.mul(rstd.unsqueeze(1)).to(x.dtype).mul(weight));
+    }
+
+    public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
+    {
+        using var scope = NewDisposeScope();
+        var g = grad.to(ScalarType.Float32).mul(weight.to(ScalarType.Float32));
+        var h = x.to(ScalarType.Float32).mul(rstd.unsqueeze(1));
+        var result = g.Minus(h.mul(g.mul(h).mean(Last, keepdim: true))).mul(rstd.unsqueeze(1));
+        gradX.copy_(residual is null ? result : result.Plus(residual.to(ScalarType.Float32)));
+    }
+
+    public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
+    {
+        using var scope = NewDisposeScope();
+        var turning = Turning(qkv, heads);
+        turning.copy_(RotaryEmbedding.Rotate(turning, (cos.unsqueeze(1).to(qkv.dtype), sin.unsqueeze(1).to(qkv.dtype))));
+    }
+
+    public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
+    {
+        using var scope = NewDisposeScope();
+        var turned = cat([dq, dk], 1);
+        Turning(dqkv, heads).copy_(RotaryEmbedding.Rotate(turned, (cos.unsqueeze(1).to(dq.dtype), sin.neg().unsqueeze(1).to(dq.dtype))));
+        dqkv.narrow(1, heads.QueryWidth + heads.KeyValueWidth, heads.KeyValueWidth).copy_(dv.reshape(-1, heads.KeyValueWidth));
+    }
+
+    public override void SwiGlu(Tensor gateUp, Tensor hidden)
+    {
+        using var scope = NewDisposeScope();
+        var halves = gateUp.chunk(2, -1);
+        hidden.copy_(F.silu(halves[0]).mul(halves[1]));
+    }
+
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    {
+        using var scope = NewDisposeScope();
+        var halves = gateUp.chunk(2, -1);
+        var (gate, up, d) = (halves[0].to(ScalarType.Float32), halves[1].to(ScalarType.Float32), grad.to(ScalarType.Float32));
+        var s = gate.sigmoid();
+        var dGate = d.mul(up).mul(s).mul(gate.mul(s.neg().add_(TensorArithmetic.One)).add_(TensorArithmetic.One));
+        halves[1].copy_(d.mul(gate).mul(s));
+        halves[0].copy_(dGate);
+    }
+
+    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale)
+    {
+        using var scope = NewDisposeScope();
+        using var factor = scale.ToScalar();
+        var wide = logits.to(ScalarType.Float32);
+        var logP = wide.log_softmax(-1);
+        var picked = targets.unsqueeze(1);
+        loss.add_(logP.gather(1, picked).sum(), TensorArithmetic.MinusOne);
+        correct.add_(wide.argmax(-1).eq(targets).sum().to(ScalarType.Float32), TensorArithmetic.One);
+        var gradient = logP.exp_();
+        gradient.scatter_add_(1, picked, full_like(picked.to(ScalarType.Float32), TensorArithmetic.MinusOne));
+        logits.copy_(gradient.mul_(factor));
+    }
+
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale)
+    {
+        using var frozen = no_grad();
+        return new AttentionState(Attend(q, k, v, borders, scale), null, null, null);
+    }
+
+    public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale)
+    {
+        using var scope = NewDisposeScope();
+        using var recording = enable_grad();
+        var (a, b, c) = (q.detach().requires_grad_(true), k.detach().requires_grad_(true), v.detach().requires_grad_(true));
+        Attend(a, b, c, borders, scale).backward([grad]);
+        return (a.grad!.MoveToOuterDisposeScope(), b.grad!.MoveToOuterDisposeScope(), c.grad!.MoveToOuterDisposeScope());
+    }
+
+    public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => new Packer(blocks);
+
+    private static Tensor Attend(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale) =>
+        new PackedAttention(borders.Starts).Attend(0, q, k, v, new AttentionOptions(scale));
+
+    private static Tensor Turning(Tensor qkv, HeadLayout heads) =>
+        qkv.narrow(1, 0, heads.QueryWidth + heads.KeyValueWidth).view(-1, heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim);
+
+    private sealed class Packer(IReadOnlyList<PackedBlock> blocks) : ILoraPacker
+    {
+        public void Pack()
+        {
+            using var scope = NewDisposeScope();
+            foreach (var block in blocks)
+            {
+                using var scale = block.Scale.ToScalar();
+                block.Target.copy_(block.Source.mul(scale));
+            }
+        }
+
+        public void Dispose()
+        {
+        }
+    }
+}

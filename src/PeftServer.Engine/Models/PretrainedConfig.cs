@@ -1,0 +1,131 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Engine.Models;
+
+/// <summary>
+/// A model's <c>config.json</c>, read field by field under its own names. A field that is missing without a default, or that says
+/// something this architecture does not compute, is a <see cref="CheckpointException"/> that names it.
+/// </summary>
+public sealed class PretrainedConfig
+{
+    private readonly JsonObject _fields;
+
+    private PretrainedConfig(JsonObject fields) => _fields = fields;
+
+    /// <summary>Name of the architecture: <c>llama</c>, <c>qwen3</c>, …</summary>
+    public string ModelType => Text("model_type");
+
+    /// <summary>Names of the classes in transformers that the checkpoint was saved from.</summary>
+    public IReadOnlyList<string> Architectures => _fields["architectures"] is JsonArray list ? [.. list.Select(name => (string)name!)] : [];
+
+    public int VocabSize => Int("vocab_size");
+
+    /// <summary>Type of the saved weights; <c>dtype</c> and the older <c>torch_dtype</c> say the same.</summary>
+    public string? Dtype => Text("dtype", null!) ?? Text("torch_dtype", null!);
+
+    /// <summary>Reads <c>config.json</c> of <paramref name="folder"/>.</summary>
+    public static PretrainedConfig Read(string folder)
+    {
+        var path = System.IO.Path.Combine(folder, "config.json");
+        try
+        {
+            return Parse(File.ReadAllText(path));
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new CheckpointException($"There is no config.json in {folder}. A model folder is what save_pretrained writes.", e);
+        }
+    }
+
+    /// <summary>Reads a config from its text.</summary>
+    public static PretrainedConfig Parse(string json)
+    {
+        try
+        {
+            return new PretrainedConfig(JsonNode.Parse(json) as JsonObject ?? throw new CheckpointException("config.json is no JSON object."));
+        }
+        catch (Exception e) when (e is JsonException or ArgumentException)
+        {
+            throw new CheckpointException($"config.json is no valid JSON: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Whether the field is there and not null.</summary>
+    public bool Has(string name) => _fields[name] is not null;
+
+    public int Int(string name) => Value<int>(name) ?? throw Missing(name);
+
+    public int Int(string name, int otherwise) => Value<int>(name) ?? otherwise;
+
+    public double Number(string name, double otherwise) => Value<double>(name) ?? otherwise;
+
+    public bool Flag(string name, bool otherwise) => Value<bool>(name) ?? otherwise;
+
+    public string Text(string name) => Text(name, null!) ?? throw Missing(name);
+
+    public string Text(string name, string otherwise) => _fields[name] switch
+    {
+        null => otherwise,
+        JsonValue value when value.TryGetValue<string>(out var text) => text,
+        var other => throw Wrong(name, other, "a string"),
+    };
+
+    /// <summary>The object in field <paramref name="name"/>, to be read the same way; null where it is absent.</summary>
+    public PretrainedConfig? Section(string name) => _fields[name] switch
+    {
+        null => null,
+        JsonObject section => new PretrainedConfig(section),
+        var other => throw Wrong(name, other, "an object"),
+    };
+
+    /// <summary>The numbers in a field that holds a number or a list of them; empty where it is absent.</summary>
+    public IReadOnlyList<int> Ints(string name)
+    {
+        try
+        {
+            return _fields[name] switch
+            {
+                null => [],
+                JsonArray list => [.. list.Select(item => (int)item!)],
+                var one => [(int)one],
+            };
+        }
+        catch (Exception e) when (e is InvalidOperationException or FormatException or OverflowException)
+        {
+            throw Wrong(name, _fields[name]!, "a list of integers");
+        }
+    }
+
+    /// <summary>Throws when the field says anything but <paramref name="only"/>: another value would change the maths.</summary>
+    public void Require(string name, string only, string otherwise)
+    {
+        if (Text(name, otherwise) is var value && value != only)
+        {
+            throw new CheckpointException($"config.json: {name} is '{value}', but only '{only}' is supported for {ModelType}.");
+        }
+    }
+
+    internal CheckpointException Unsupported(string name, object value) =>
+        new($"config.json: {name} = {value} is not supported for {ModelType}.");
+
+    private T? Value<T>(string name)
+        where T : struct
+    {
+        if (_fields[name] is not { } node)
+        {
+            return null;
+        }
+
+        return node is JsonValue value && value.TryGetValue<T>(out var result) ? result : throw Wrong(name, node, $"a {typeof(T).Name}");
+    }
+
+    private CheckpointException Missing(string name) => new($"config.json: {name} is missing.");
+
+    private static CheckpointException Wrong(string name, JsonNode value, string wanted)
+    {
+        var text = value.ToJsonString();
+        return new($"config.json: {name} is {(text.Length > 60 ? text[..60] + "…" : text)}, but must be {wanted}.");
+    }
+}

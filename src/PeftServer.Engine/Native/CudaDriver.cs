@@ -1,0 +1,81 @@
+using System.Runtime.InteropServices;
+
+namespace PeftServer.Engine.Native;
+
+/// <summary>The few calls of the CUDA driver that launching own kernels needs.</summary>
+internal static unsafe partial class CudaDriver
+{
+    private const int ComputeCapabilityMajor = 75;
+    private const int ComputeCapabilityMinor = 76;
+
+    /// <summary>Such as <c>sm_90</c>: what NVRTC is to compile for.</summary>
+    public static string Architecture(int device)
+    {
+        Check(cuDeviceGet(out var handle, device), nameof(cuDeviceGet));
+        Check(cuDeviceGetAttribute(out var major, ComputeCapabilityMajor, handle), nameof(cuDeviceGetAttribute));
+        Check(cuDeviceGetAttribute(out var minor, ComputeCapabilityMinor, handle), nameof(cuDeviceGetAttribute));
+        return $"sm_{major}{minor}";
+    }
+
+    /// <summary>Bytes free and in all on the current device.</summary>
+    public static (long Free, long Total) Memory()
+    {
+        Check(cuMemGetInfo(out var free, out var total), nameof(cuMemGetInfo));
+        return ((long)free, (long)total);
+    }
+
+    public static nint LoadModule(byte[] image)
+    {
+        fixed (byte* bytes = image)
+        {
+            Check(cuModuleLoadData(out var module, bytes), nameof(cuModuleLoadData));
+            return module;
+        }
+    }
+
+    public static nint Function(nint module, string name)
+    {
+        Check(cuModuleGetFunction(out var function, module, name), $"{nameof(cuModuleGetFunction)}({name})");
+        return function;
+    }
+
+    /// <summary>The stream that libtorch uses now on a device.</summary>
+    public static nint CurrentStream(int device)
+    {
+        Check(aoti_torch_get_current_cuda_stream(device, out var stream), nameof(aoti_torch_get_current_cuda_stream));
+        return stream;
+    }
+
+    public static void Launch(nint function, (int X, int Y) grid, int threads, nint stream, void** arguments) =>
+        Check(cuLaunchKernel(function, (uint)grid.X, (uint)grid.Y, 1, (uint)threads, 1, 1, 0, stream, arguments, null), nameof(cuLaunchKernel));
+
+    private static void Check(int code, string call)
+    {
+        if (code != 0)
+        {
+            throw new TorchException($"The CUDA driver refused {call} with code {code}.");
+        }
+    }
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuDeviceGet(out int device, int ordinal);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuDeviceGetAttribute(out int value, int attribute, int device);
+
+    [LibraryImport("libcuda.so.1", EntryPoint = "cuMemGetInfo_v2")]
+    private static partial int cuMemGetInfo(out nuint free, out nuint total);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuModuleLoadData(out nint module, byte* image);
+
+    [LibraryImport("libcuda.so.1", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int cuModuleGetFunction(out nint function, nint module, string name);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuLaunchKernel(
+        nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** arguments, void** extra);
+
+    [LibraryImport("torch_cuda")]
+    private static partial int aoti_torch_get_current_cuda_stream(int device, out nint stream);
+}

@@ -1,0 +1,48 @@
+using System.Text.Json.Nodes;
+
+namespace PeftServer.Engine.Training;
+
+/// <summary>
+/// What an adapter was trained with and cannot do without, beside its weights: the chat template and the tokens that end a turn.
+/// Serving reads them there, so a base that changes its template later does not change old adapters.
+/// </summary>
+public static class AdapterCompanions
+{
+    private const string TemplateName = "chat_template.jinja";
+    private const string GenerationName = "generation_config.json";
+
+    /// <summary>Writes the companions of an adapter trained on the model in <paramref name="modelFolder"/>.</summary>
+    public static void Write(string modelFolder, string adapterFolder)
+    {
+        var template = Path.Combine(modelFolder, TemplateName);
+        if (File.Exists(template))
+        {
+            File.Copy(template, Path.Combine(adapterFolder, TemplateName));
+        }
+
+        var stops = StopTokens(modelFolder);
+        if (stops.Count > 0)
+        {
+            var ids = new JsonArray([.. stops.Order().Select(id => JsonValue.Create(id))]);
+            File.WriteAllText(Path.Combine(adapterFolder, GenerationName), new JsonObject { ["eos_token_id"] = ids }.ToJsonString(PeftJson.Indented));
+        }
+    }
+
+    /// <summary>
+    /// The tokens that end a turn: what <c>generation_config.json</c>, <c>config.json</c> and the tokenizer of a folder say, together.
+    /// </summary>
+    public static IReadOnlySet<int> StopTokens(string folder)
+    {
+        var stops = new HashSet<int>();
+        foreach (var name in (string[])[GenerationName, "config.json"])
+        {
+            var path = Path.Combine(folder, name);
+            if (File.Exists(path) && JsonNode.Parse(File.ReadAllText(path))?["eos_token_id"] is { } eos)
+            {
+                stops.UnionWith(eos is JsonArray list ? list.Select(id => (int)id!) : [(int)eos]);
+            }
+        }
+
+        return stops;
+    }
+}

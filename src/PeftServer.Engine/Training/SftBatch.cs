@@ -1,0 +1,61 @@
+using PeftServer.Engine.Data;
+
+namespace PeftServer.Engine.Training;
+
+/// <summary>
+/// Rows that go through the model together, as arrays. The one place where targets are shifted: the hidden state of a token is
+/// scored against the token after it, where that one trains.
+/// </summary>
+internal sealed record SftBatch
+{
+    private SftBatch(IReadOnlyList<int[]> sequences, long[] sources, long[] targets) =>
+        (Sequences, Sources, Targets) = (sequences, sources, targets);
+
+    /// <summary>Token ids of each row.</summary>
+    public IReadOnlyList<int[]> Sequences { get; }
+
+    /// <summary>Tokens, counted through all rows, whose next token trains.</summary>
+    public long[] Sources { get; }
+
+    /// <summary>Those next tokens.</summary>
+    public long[] Targets { get; }
+
+    /// <summary>Where each row begins among all tokens, and at the end how many there are.</summary>
+    public int[] Starts
+    {
+        get
+        {
+            var starts = new int[Sequences.Count + 1];
+            for (var i = 0; i < Sequences.Count; i++)
+            {
+                starts[i + 1] = starts[i] + Sequences[i].Length;
+            }
+
+            return starts;
+        }
+    }
+
+    public int TokenCount => Sequences.Sum(sequence => sequence.Length);
+
+    public static SftBatch Of(IEnumerable<TrainingRow> rows)
+    {
+        var (sequences, sources, targets) = (new List<int[]>(), new List<long>(), new List<long>());
+        var start = 0;
+        foreach (var row in rows)
+        {
+            for (var i = 0; i + 1 < row.InputIds.Length; i++)
+            {
+                if (row.Trained[i + 1])
+                {
+                    sources.Add(start + i);
+                    targets.Add(row.InputIds[i + 1]);
+                }
+            }
+
+            sequences.Add(row.InputIds);
+            start += row.InputIds.Length;
+        }
+
+        return new SftBatch(sequences, [.. sources], [.. targets]);
+    }
+}

@@ -1,0 +1,56 @@
+using System.Globalization;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Engine.Training;
+
+/// <summary>
+/// Where a run stands, in <c>checkpoints/step-N.safetensors</c> of its folder: trained weights, AdamW's moments, steps done. The
+/// order of rows and the draws of dropout follow from seed and step, so this is all that resuming needs.
+/// </summary>
+internal static class TrainingCheckpoint
+{
+    private const string Folder = "checkpoints";
+
+    public static void Save(string runFolder, int stepsDone, AdamW optimizer)
+    {
+        var folder = Directory.CreateDirectory(Path.Combine(runFolder, Folder)).FullName;
+        var before = Find(folder);
+        SafetensorsWriter.Write(
+            Path.Combine(folder, FormattableString.Invariant($"step-{stepsDone}.safetensors")),
+            new Dictionary<string, Tensor>
+            {
+                ["parameters"] = optimizer.Parameters,
+                ["exp_avg"] = optimizer.FirstMoment,
+                ["exp_avg_sq"] = optimizer.SecondMoment,
+                ["step"] = optimizer.StepCount,
+            });
+
+        // The new one is on the disk; only now may the old ones go.
+        before.ForEach(checkpoint => File.Delete(checkpoint.Path));
+    }
+
+    /// <summary>Puts the newest checkpoint into <paramref name="optimizer"/>; gives the steps it had done, 0 where there is none.</summary>
+    public static int Restore(string runFolder, AdamW optimizer)
+    {
+        if (Find(Path.Combine(runFolder, Folder)) is not [.., var (step, path)])
+        {
+            return 0;
+        }
+
+        using var frozen = no_grad();
+        using var scope = NewDisposeScope();
+        using var file = SafetensorsFile.Open(path);
+        optimizer.Parameters.copy_(file.Tensor("parameters"));
+        optimizer.FirstMoment.copy_(file.Tensor("exp_avg"));
+        optimizer.SecondMoment.copy_(file.Tensor("exp_avg_sq"));
+        optimizer.StepCount.copy_(file.Tensor("step"));
+        return step;
+    }
+
+    /// <summary>Checkpoints by rising step.</summary>
+    private static List<(int Step, string Path)> Find(string folder) => !Directory.Exists(folder)
+        ? []
+        : [.. Directory.GetFiles(folder, "step-*.safetensors")
+            .Select(path => (Step: int.Parse(Path.GetFileNameWithoutExtension(path)["step-".Length..], CultureInfo.InvariantCulture), Path: path))
+            .OrderBy(checkpoint => checkpoint.Step)];
+}

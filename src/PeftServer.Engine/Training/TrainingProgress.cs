@@ -1,0 +1,32 @@
+namespace PeftServer.Engine.Training;
+
+/// <summary>How far a run has come in this process, and how fast it goes.</summary>
+internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimeProvider clock)
+{
+    private readonly long _started = clock.GetTimestamp();
+    private readonly int _first = stepsDone;
+    private readonly Queue<(int Tokens, TimeSpan Time)> _recent = new();
+
+    public int StepsDone { get; private set; } = stepsDone;
+
+    /// <summary>Tokens that went through the model in this process.</summary>
+    public long Tokens { get; private set; }
+
+    /// <summary>Over the last 20 steps.</summary>
+    public double TokensPerSecond => _recent.Sum(step => step.Tokens) / Math.Max(1e-9, _recent.Sum(step => step.Time.TotalSeconds));
+
+    /// <summary>From the mean time of the steps since this process began: a resumed run does not count what it skipped.</summary>
+    public double SecondsLeft =>
+        clock.GetElapsedTime(_started).TotalSeconds / Math.Max(1, StepsDone - _first) * (plan.TotalSteps - StepsDone);
+
+    public void Add(StepResult step)
+    {
+        StepsDone = step.Step;
+        Tokens += step.TokenCount;
+        _recent.Enqueue((step.TokenCount, step.Time));
+        if (_recent.Count > 20)
+        {
+            _recent.Dequeue();
+        }
+    }
+}

@@ -1,0 +1,49 @@
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Kernels;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+using PeftServer.Engine.Training.Fast;
+
+namespace PeftServer.Engine.Training;
+
+/// <summary>Chooses between the tiers.</summary>
+internal static class TrainingSteps
+{
+    /// <summary>The hand-written step where it applies, else autograd; <paramref name="why"/> says which and for what reason.</summary>
+    public static ITrainingStep Create(
+        CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, out string why)
+    {
+        if (Obstacle(model, adapter, device, arguments, config) is { } obstacle)
+        {
+            var plain = new AutogradStep(model, adapter);
+            why = $"Training with {plain.Description}: {obstacle}.";
+            return plain;
+        }
+
+        BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
+        var fast = new FastLlamaStep((LlamaForCausalLM)model, adapter, kernels, ActivationMode.Keep);
+        why = $"Training with {fast.Description}.";
+        return fast;
+    }
+
+    private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config) =>
+        !arguments.Fast ? "training.fast is false"
+        : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0) is { } obstacle ? obstacle
+        : device.type is DeviceType.CUDA ? CudaObstacle((LlamaForCausalLM)model, arguments)
+        : CpuObstacle((LlamaForCausalLM)model);
+
+    private static string? CudaObstacle(LlamaForCausalLM model, TrainingArguments arguments) =>
+        arguments.Deterministic ? "training.deterministic is true"
+        : model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
+        : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
+        : model.HiddenSize % 8 != 0 || model.HiddenSize > CudaBlockKernels.MaxHidden || model.Config.VocabSize % 8 != 0 ? "the model's widths do not suit the kernels"
+        : model.model.layers[0].self_attn.Heads.HeadDim is not (64 or 128) ? "its heads are neither 64 nor 128 wide"
+        : null;
+
+    private static string? CpuObstacle(LlamaForCausalLM model) =>
+        model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
+        : !CpuBlockKernels.Suits(model.HiddenSize) || !CpuBlockKernels.Suits(model.Config.Int("intermediate_size"))
+            || !CpuBlockKernels.Suits(model.model.layers[0].self_attn.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
+        : null;
+}

@@ -1,0 +1,126 @@
+using System.Buffers.Binary;
+using System.Text;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Weights;
+
+/// <summary>
+/// Writes safetensors files byte for byte as Hugging Face's library does: metadata <c>{"format":"pt"}</c>, wide types first,
+/// names in byte order, the header padded with spaces to a multiple of 8.
+/// </summary>
+public static class SafetensorsWriter
+{
+    private static readonly JsonWriterOptions Compact = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    /// <summary>
+    /// Writes <paramref name="tensors"/> (on any device) to <paramref name="path"/>: to a temporary file beside it, flushed to
+    /// the disk, then renamed, so that a crash leaves the old file or the new one.
+    /// </summary>
+    public static void Write(string path, IReadOnlyDictionary<string, Tensor> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    {
+        var order = tensors
+            .Select(entry => (entry.Key, entry.Value, Dtype: SafetensorsFile.NameOf(entry.Value.dtype)))
+            .OrderByDescending(entry => Rank(entry.Dtype))
+            .ThenBy(entry => entry.Key, Utf8Order.Instance)
+            .ToList();
+        var header = Header(order, metadata ?? new Dictionary<string, string> { ["format"] = "pt" });
+
+        var temporary = $"{path}.{Environment.ProcessId}.tmp";
+        try
+        {
+            using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None))
+            {
+                Span<byte> prefix = stackalloc byte[8];
+                BinaryPrimitives.WriteUInt64LittleEndian(prefix, (ulong)header.Length);
+                file.Write(prefix);
+                file.Write(header);
+                foreach (var (_, tensor, _) in order)
+                {
+                    WriteData(file, tensor);
+                }
+
+                file.Flush(flushToDisk: true);
+            }
+
+            File.Move(temporary, path, overwrite: true);
+        }
+        finally
+        {
+            File.Delete(temporary);
+        }
+    }
+
+    private static int Rank(string dtype) =>
+        SafetensorsHeader.Dtypes.Select((known, index) => (known.Name, index)).First(known => known.Name == dtype).index;
+
+    private static byte[] Header(IEnumerable<(string Name, Tensor Tensor, string Dtype)> order, IReadOnlyDictionary<string, string> metadata)
+    {
+        using var buffer = new MemoryStream();
+        using (var json = new Utf8JsonWriter(buffer, Compact))
+        {
+            json.WriteStartObject();
+            json.WriteStartObject("__metadata__");
+            foreach (var (key, value) in metadata)
+            {
+                json.WriteString(key, value);
+            }
+
+            json.WriteEndObject();
+            var at = 0L;
+            foreach (var (name, tensor, dtype) in order)
+            {
+                var end = at + (tensor.numel() * tensor.ElementSize);
+                json.WriteStartObject(name);
+                json.WriteString("dtype", dtype);
+                json.WriteStartArray("shape");
+                foreach (var size in tensor.shape)
+                {
+                    json.WriteNumberValue(size);
+                }
+
+                json.WriteEndArray();
+                json.WriteStartArray("data_offsets");
+                json.WriteNumberValue(at);
+                json.WriteNumberValue(end);
+                json.WriteEndArray();
+                json.WriteEndObject();
+                at = end;
+            }
+
+            json.WriteEndObject();
+        }
+
+        while (buffer.Length % 8 != 0)
+        {
+            buffer.WriteByte((byte)' ');
+        }
+
+        return buffer.ToArray();
+    }
+
+    private static unsafe void WriteData(FileStream file, Tensor tensor)
+    {
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        var local = tensor.cpu().contiguous();
+        var data = (byte*)Aten.DataPointer(local);
+        var left = local.numel() * local.ElementSize;
+        while (left > 0)
+        {
+            var count = (int)Math.Min(left, 1 << 26);
+            file.Write(new ReadOnlySpan<byte>(data, count));
+            data += count;
+            left -= count;
+        }
+    }
+
+    /// <summary>Rust compares strings by their UTF-8 bytes; .NET's ordinal order differs beyond the basic plane.</summary>
+    private sealed class Utf8Order : IComparer<string>
+    {
+        public static readonly Utf8Order Instance = new();
+
+        public int Compare(string? x, string? y) => Encoding.UTF8.GetBytes(x!).AsSpan().SequenceCompareTo(Encoding.UTF8.GetBytes(y!));
+    }
+}

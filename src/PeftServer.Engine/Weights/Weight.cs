@@ -1,0 +1,50 @@
+namespace PeftServer.Engine.Weights;
+
+/// <summary>
+/// A named tensor of a model or an adapter: path and shape from the start, the tensor once it is loaded or drawn. A model whose
+/// weights have no tensors is a model as shapes alone. The tensor may be a view (of a mapped file, of a wider buffer): whoever
+/// holds a weight may not assume that it is contiguous.
+/// </summary>
+public sealed class Weight(params long[] shape)
+{
+    private Tensor? _tensor;
+
+    /// <summary>Path in the model as Hugging Face names it, such as <c>model.layers.0.mlp.up_proj.weight</c>.</summary>
+    public string Path { get; internal set; } = "";
+
+    public IReadOnlyList<long> Shape { get; } = shape;
+
+    public long ElementCount => Shape.Aggregate(1L, (product, size) => product * size);
+
+    /// <summary>Whether an optimizer may change it.</summary>
+    public bool Trainable { get; internal set; }
+
+    public bool IsLoaded => _tensor is not null;
+
+    /// <summary>The tensor. Throws <see cref="InvalidOperationException"/> for a model that is shapes alone.</summary>
+    public Tensor Value => _tensor ?? throw new InvalidOperationException($"{Path} has a shape but no tensor: the model is not loaded.");
+
+    /// <summary>Takes over <paramref name="tensor"/>, disposing of the one before. Throws when its shape differs.</summary>
+    public void Set(Tensor tensor)
+    {
+        if (!tensor.shape.AsSpan().SequenceEqual(Shape.ToArray()))
+        {
+            throw new CheckpointException(
+                $"'{Path}' has the shape [{string.Join(", ", tensor.shape)}], but the model needs [{string.Join(", ", Shape)}].");
+        }
+
+        if (!ReferenceEquals(tensor, _tensor))
+        {
+            _tensor?.Dispose();
+            _tensor = tensor.DetachFromDisposeScope();
+        }
+    }
+
+    public void Unload()
+    {
+        _tensor?.Dispose();
+        _tensor = null;
+    }
+
+    public override string ToString() => $"{Path} [{string.Join(", ", Shape)}]";
+}

@@ -1,0 +1,104 @@
+using System.Runtime.CompilerServices;
+using System.Text;
+using System.Threading.Channels;
+using PeftServer.Engine.Generation;
+
+namespace PeftServer.Inference.Chat;
+
+/// <summary>The choices of one chat request, all generated at once.</summary>
+internal sealed class Answers(ChatRequest request, ServedModel served, Speech speech, AdapterReference? adapter, int[] prompt, int room)
+{
+    /// <summary>All choices, whole.</summary>
+    public async Task<ChatCompletion> CompleteAsync(string id, long created, CancellationToken cancellationToken)
+    {
+        using var giveUp = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        try
+        {
+            var choices = await Task.WhenAll(Start(giveUp.Token).Select((answer, index) => ChoiceAsync(answer, index, giveUp.Token)));
+            return new ChatCompletion(
+                id, created, request.Model, [.. choices.Select(choice => choice.Choice)], new Usage(prompt.Length, choices.Sum(choice => choice.Tokens)));
+        }
+        finally
+        {
+            await giveUp.CancelAsync(); // a stop string ends an answer before the engine would
+        }
+    }
+
+    /// <summary>Pieces of the choices as they come; with <c>include_usage</c> one more at the end.</summary>
+    public async IAsyncEnumerable<ChatCompletionChunk> StreamAsync(string id, long created, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        using var giveUp = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        var answers = Start(giveUp.Token);
+        var pieces = Channel.CreateUnbounded<(int Index, AnswerPiece Piece)>();
+        var readers = answers.Select((answer, index) => ForwardAsync(answer, index, pieces.Writer, giveUp.Token)).ToList();
+        var ended = Task.WhenAll(readers).ContinueWith(done => pieces.Writer.TryComplete(done.Exception?.InnerException), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+        try
+        {
+            for (var index = 0; index < answers.Count; index++)
+            {
+                yield return Chunk(new ChunkChoice(index, new ChunkDelta { Role = "assistant", Content = "" }, null, null));
+            }
+
+            await foreach (var (index, piece) in pieces.Reader.ReadAllAsync(giveUp.Token))
+            {
+                if (piece.Text.Length > 0 || piece.Logprob is not null)
+                {
+                    var logprobs = piece.Logprob is { } logprob ? new ChatLogprobs([logprob]) : null;
+                    yield return Chunk(new ChunkChoice(index, new ChunkDelta { Content = piece.Text }, null, logprobs));
+                }
+
+                if (piece.FinishReason is { } reason)
+                {
+                    yield return Chunk(new ChunkChoice(index, new ChunkDelta(), reason, null));
+                }
+            }
+
+            if (request.StreamOptions?.IncludeUsage is true)
+            {
+                yield return new ChatCompletionChunk(id, created, request.Model, []) { Usage = new Usage(prompt.Length, answers.Sum(answer => answer.TokenCount)) };
+            }
+        }
+        finally
+        {
+            await giveUp.CancelAsync();
+            await ended;
+        }
+
+        ChatCompletionChunk Chunk(ChunkChoice choice) => new(id, created, request.Model, [choice]);
+    }
+
+    private List<Answer> Start(CancellationToken cancellationToken) => [.. Enumerable.Range(0, request.N ?? 1).Select(choice =>
+    {
+        var generation = new GenerationRequest
+        {
+            Prompt = prompt,
+            Adapter = adapter,
+            Sampling = ChatSettings.Sampling(request, speech.StopTokens, room, choice),
+        };
+        return new Answer(served.Engine.Generate(generation, cancellationToken), served.Tokenizer, request.Stop?.Values ?? []);
+    })];
+
+    private static async Task<(ChatChoice Choice, int Tokens)> ChoiceAsync(Answer answer, int index, CancellationToken cancellationToken)
+    {
+        var (text, finish, logprobs) = (new StringBuilder(), "stop", new List<TokenLogprob>());
+        await foreach (var piece in answer.ReadAsync(cancellationToken))
+        {
+            text.Append(piece.Text);
+            finish = piece.FinishReason ?? finish;
+            if (piece.Logprob is { } logprob)
+            {
+                logprobs.Add(logprob);
+            }
+        }
+
+        return (new ChatChoice(index, new ChatMessage(text.ToString()), finish, logprobs.Count > 0 ? new ChatLogprobs(logprobs) : null), answer.TokenCount);
+    }
+
+    private static async Task ForwardAsync(Answer answer, int index, ChannelWriter<(int Index, AnswerPiece Piece)> pieces, CancellationToken cancellationToken)
+    {
+        await foreach (var piece in answer.ReadAsync(cancellationToken))
+        {
+            await pieces.WriteAsync((index, piece), cancellationToken);
+        }
+    }
+}

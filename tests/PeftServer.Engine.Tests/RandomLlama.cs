@@ -1,0 +1,34 @@
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Tests;
+
+/// <summary>A small Llama with random weights, made in milliseconds.</summary>
+internal static class RandomLlama
+{
+    public static LlamaForCausalLM Create(
+        Device device, ScalarType dtype, int hidden = 64, int heads = 4, int groups = 2, int headDim = 16, int intermediate = 96, int layers = 2, int vocabulary = 128, ulong seed = 1)
+    {
+        var model = (LlamaForCausalLM)PretrainedModel.Plan(PretrainedConfig.Parse($$"""
+            {
+              "model_type": "llama", "hidden_size": {{hidden}}, "num_attention_heads": {{heads}}, "num_key_value_heads": {{groups}}, "head_dim": {{headDim}},
+              "intermediate_size": {{intermediate}}, "num_hidden_layers": {{layers}}, "vocab_size": {{vocabulary}}, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096
+            }
+            """));
+        using var scope = NewDisposeScope();
+        using var generator = new Generator(seed);
+        using var spread = 0.15.ToScalar();
+        foreach (var weight in model.Weights())
+        {
+            var drawn = randn(weight.Shape.ToArray(), generator: generator).mul(spread);
+            if (weight.Shape.Count == 1)
+            {
+                drawn = drawn.add(TensorArithmetic.One); // norms near one
+            }
+
+            weight.Set(drawn.to(dtype, device));
+        }
+
+        return model;
+    }
+}

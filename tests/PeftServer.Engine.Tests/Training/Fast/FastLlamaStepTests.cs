@@ -1,0 +1,119 @@
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Data;
+using PeftServer.Engine.Kernels;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Training;
+using PeftServer.Engine.Training.Fast;
+
+namespace PeftServer.Engine.Tests.Training.Fast;
+
+/// <summary>The hand-written step against autograd, over the kernels' plain-tensor twins and those for CPUs.</summary>
+public sealed class FastLlamaStepTests
+{
+    private static readonly ModuleSelector[] Targets =
+        [ModuleSelector.AllLinear, ModuleSelector.Of("q_proj", "v_proj"), ModuleSelector.Of("down_proj"), ModuleSelector.Of("k_proj", "o_proj", "up_proj")];
+
+    public static TheoryData<int, bool, bool> Cases =>
+    [
+        .. from target in Enumerable.Range(0, Targets.Length)
+           from keep in new[] { true, false }
+           from cpu in new[] { true, false }
+           select new TheoryDataRow<int, bool, bool>(target, keep, cpu),
+    ];
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void ForwardBackward_AnyTargets_GivesTheGradientsOfAutograd(int target, bool keep, bool cpuKernels)
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = CreateAdapter(model, Targets[target]);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        var batch = SftBatch.Of([Row(7, 1), Row(12, 2), Row(1, 3), Row(5, 4)]);
+
+        var (loss, gradients) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
+        using var fast = new FastLlamaStep(model, adapter, cpuKernels ? new CpuBlockKernels() : new TensorBlockKernels(), keep ? ActivationMode.Keep : ActivationMode.Recompute);
+        var (fastLoss, fastGradients) = Run(fast, batch, adapter, optimizer);
+
+        fastLoss.ShouldBe(loss, 1e-4 * Math.Abs(loss));
+        foreach (var (name, gradient) in gradients)
+        {
+            var error = fastGradients[name].sub(gradient).abs().max().item<float>() / gradient.abs().max().item<float>();
+            error.ShouldBeLessThan(1e-3f, name);
+        }
+    }
+
+    [Fact]
+    public void AdapterChanged_AfterAnUpdate_TheNextStepSeesIt()
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        var batch = SftBatch.Of([Row(9, 5)]);
+        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels(), ActivationMode.Keep);
+        var (before, _) = Run(fast, batch, adapter, optimizer);
+
+        fast.ForwardBackward(batch, 0.1, null);
+        optimizer.Step(1e-2);
+        optimizer.ZeroGrad();
+        fast.AdapterChanged();
+
+        var (after, _) = Run(fast, batch, adapter, optimizer);
+        var (plain, _) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
+        after.ShouldBeLessThan(before);
+        after.ShouldBe(plain, 1e-4 * Math.Abs(plain));
+    }
+
+    [Fact]
+    public void ForwardBackward_ManySteps_HoldsNoMoreTensors()
+    {
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels(), ActivationMode.Keep);
+        var batch = SftBatch.Of([Row(9, 6), Row(4, 7)]);
+        Step();
+        var before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
+
+        for (var i = 0; i < 10; i++)
+        {
+            Step();
+        }
+
+        DisposeScopeManager.Statistics.ThreadTotalLiveCount.ShouldBe(before);
+
+        void Step()
+        {
+            using var scope = NewDisposeScope();
+            fast.ForwardBackward(batch, 0.1, null);
+            optimizer.Step(1e-3);
+            optimizer.ZeroGrad();
+            fast.AdapterChanged();
+        }
+    }
+
+    private static Adapter CreateAdapter(PretrainedModel model, ModuleSelector targets)
+    {
+        var adapter = new LoraConfig { R = 4, LoraAlpha = 12, TargetModules = targets, InitLoraWeights = LoraInit.Random }.CreateAdapter(model);
+        adapter.Initialize(3);
+        adapter.SetTraining(true);
+        return adapter;
+    }
+
+    private static (double Loss, Dictionary<string, Tensor> Gradients) Run(ITrainingStep step, SftBatch batch, Adapter adapter, AdamW optimizer)
+    {
+        var (loss, _) = step.ForwardBackward(batch, 1.0 / batch.Targets.Length, null);
+        var gradients = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value.grad!.clone());
+        optimizer.ZeroGrad();
+        return (loss.item<float>(), gradients);
+    }
+
+    private static TrainingRow Row(int length, int seed)
+    {
+        var random = new Random(seed);
+        var ids = Enumerable.Range(0, length).Select(_ => random.Next(128)).ToArray();
+        return new TrainingRow(ids, [.. ids.Select((_, i) => i % 3 != 1)], seed);
+    }
+}

@@ -1,0 +1,132 @@
+using System.Text.Json.Nodes;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Training;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Goldens.Tests;
+
+/// <summary>Adapters against PEFT: loading, gradients, training, saving, merging, greedy tokens.</summary>
+public sealed class AdapterCases
+{
+    public static TheoryData<string> Cases => [.. GoldenFolder.Cases("adapters", "meta.json")];
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Adapter_LoadTrainSaveMerge_GivesPeftsNumbers(string name)
+    {
+        using var golden = new Golden(GoldenFolder.PathOf("adapters", name));
+        using var scope = NewDisposeScope();
+        using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32);
+        using var adapter = AdapterFile.Load(Path.Combine(golden.Folder, "init"), model);
+        var causal = CausalCase.Of(golden, model);
+
+        adapter.TrainableCount.ShouldBe(golden.Meta.GetProperty("trainable").GetInt64());
+        adapter.TotalCount.ShouldBe(golden.Meta.GetProperty("total").GetInt64());
+        causal.CheckForward("logits_init", [adapter]);
+
+        Train(golden, adapter, golden.Meta.GetProperty("lr").GetDouble(), () => causal.TrainingLoss([adapter]));
+
+        CheckSaved(golden, adapter);
+        causal.CheckForward("logits_trained", [adapter], 1e-3);
+        causal.CheckGreedy([adapter]);
+        if (golden.Meta.GetProperty("merged").GetBoolean())
+        {
+            adapter.MergeAndUnload();
+            causal.CheckForward("logits_merged", [], 1e-3);
+        }
+    }
+
+    /// <summary>Trains as the case did; gradients of the first step and the loss of every step must agree.</summary>
+    internal static void Train(Golden golden, Adapter adapter, double learningRate, Func<Tensor> forward)
+    {
+        adapter.SetTraining(true);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, weightDecay: 0.01);
+        using var wide = golden["losses"].to(ScalarType.Float64);
+        var losses = wide.data<double>().ToArray();
+        for (var step = 0; step < losses.Length; step++)
+        {
+            using var scope = NewDisposeScope();
+            var loss = forward();
+            loss.backward();
+            if (step == 0)
+            {
+                CheckGradients(golden, adapter);
+            }
+
+            optimizer.Step(learningRate);
+            optimizer.ZeroGrad();
+            var value = loss.item<float>();
+            (Math.Abs(value - losses[step]) <= 1e-4 * Math.Abs(losses[step])).ShouldBeTrue($"loss of step {step}: {value}, PEFT {losses[step]}");
+        }
+
+        adapter.SetTraining(false);
+    }
+
+    private static void CheckGradients(Golden golden, Adapter adapter)
+    {
+        var names = golden.Names.Where(name => name.StartsWith("grad.", StringComparison.Ordinal)).ToList();
+        names.ShouldNotBeEmpty();
+        var weights = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
+        foreach (var name in names)
+        {
+            var weight = weights[SavedName(name["grad.".Length..])];
+            Golden.ShouldAgree(name, weight.Value.grad!, golden[name], 1e-3);
+        }
+    }
+
+    /// <summary>PEFT's live names carry the adapter's name; the saved ones do not.</summary>
+    private static string SavedName(string live) =>
+        live.Replace(".modules_to_save.default", "", StringComparison.Ordinal).Replace(".default", "", StringComparison.Ordinal);
+
+    /// <summary>What we save is what the library saved: keys, shapes, types, config, and the same bytes for the same tensors.</summary>
+    internal static void CheckSaved(Golden golden, Adapter adapter)
+    {
+        var folder = Directory.CreateTempSubdirectory("peftserver-golden-").FullName;
+        try
+        {
+            AdapterFile.Save(adapter, folder, golden.Meta.GetProperty("base").GetString()!);
+            var trained = Path.Combine(golden.Folder, "trained");
+            CheckConfig(Path.Combine(folder, AdapterFile.ConfigName), Path.Combine(trained, AdapterFile.ConfigName));
+            using var ours = SafetensorsFile.Open(Path.Combine(folder, AdapterFile.WeightsName));
+            using var theirs = SafetensorsFile.Open(Path.Combine(trained, AdapterFile.WeightsName));
+            ours.Header.Entries.Values.Select(Line).Order().ShouldBe(theirs.Header.Entries.Values.Select(Line).Order());
+            foreach (var key in theirs.Header.Entries.Keys)
+            {
+                Golden.ShouldAgree(key, ours.Tensor(key), theirs.Tensor(key), 1e-3);
+            }
+
+            // The same tensors through our writer are the same bytes.
+            var again = Path.Combine(folder, "again.safetensors");
+            SafetensorsWriter.Write(again, theirs.Header.Entries.Keys.ToDictionary(key => key, theirs.Tensor));
+            File.ReadAllBytes(again).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(trained, AdapterFile.WeightsName)))
+                .ShouldBeTrue("our safetensors file of the same tensors differs from PEFT's");
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    private static string Line(SafetensorsEntry entry) => $"{entry.Name} {entry.Dtype} [{string.Join(", ", entry.Shape)}]";
+
+    private static void CheckConfig(string ours, string theirs)
+    {
+        var (a, b) = (JsonNode.Parse(File.ReadAllText(ours))!.AsObject(), JsonNode.Parse(File.ReadAllText(theirs))!.AsObject());
+        a.Select(field => field.Key).ShouldBe(b.Select(field => field.Key).Order(StringComparer.Ordinal));
+        foreach (var (key, value) in b)
+        {
+            // PEFT writes a set in any order, and a whole number as it was given.
+            Comparable(a[key]).ShouldBe(Comparable(value), $"adapter_config.json: {key}");
+        }
+    }
+
+    private static string Comparable(JsonNode? value) => value switch
+    {
+        JsonArray list => string.Join(",", list.Select(Comparable).Order(StringComparer.Ordinal)),
+        JsonObject map => string.Join(",", map.Select(field => $"{field.Key}:{Comparable(field.Value)}").Order(StringComparer.Ordinal)),
+        JsonValue number when number.GetValueKind() is System.Text.Json.JsonValueKind.Number => number.GetValue<double>().ToString("R", System.Globalization.CultureInfo.InvariantCulture),
+        null => "null",
+        _ => value.ToJsonString(),
+    };
+}
