@@ -76,7 +76,8 @@ public sealed class Tokenizer
     }
 
     /// <summary>Tokens with their offsets, for one text or a pair, with the post-processor's special tokens or without.</summary>
-    public TokenEncoding EncodeWithOffsets(string text, string? pair = null, bool addSpecialTokens = true)
+    /// <exception cref="ArgumentException">The truncation cannot be done.</exception>
+    public TokenEncoding EncodeWithOffsets(string text, string? pair = null, bool addSpecialTokens = true, TruncationOptions? truncation = null)
     {
         List<TokenEncoding> encodings = [EncodePlain(text, 0)];
         if (pair is not null)
@@ -84,14 +85,33 @@ public sealed class Tokenizer
             encodings.Add(EncodePlain(pair, 1));
         }
 
-        encodings = _parts.PostProcessor?.Process(encodings, addSpecialTokens) ?? encodings;
-        var whole = new TokenEncoding();
-        foreach (var encoding in encodings)
+        if (truncation is not null)
         {
-            whole.Append(encoding);
+            var added = addSpecialTokens ? _parts.PostProcessor?.AddedTokens(pair is not null) ?? 0 : 0;
+            EncodingLengths.Truncate(encodings, truncation, Math.Max(truncation.MaxLength - added, 0));
+        }
+
+        var whole = Finish(encodings, addSpecialTokens);
+        if (pair is null)
+        {
+            whole.OverflowingParts = [.. encodings[0].OverflowingParts.Select(part => Finish([part], addSpecialTokens))];
         }
 
         return whole;
+    }
+
+    /// <summary>Texts made equally long: each shortened, then all padded.</summary>
+    /// <exception cref="ArgumentException">The truncation cannot be done.</exception>
+    public IReadOnlyList<TokenEncoding> EncodeBatch(
+        IReadOnlyList<string> texts, bool addSpecialTokens = true, TruncationOptions? truncation = null, PaddingOptions? padding = null)
+    {
+        var encodings = texts.Select(t => EncodeWithOffsets(t, null, addSpecialTokens, truncation)).ToList();
+        if (padding is not null)
+        {
+            EncodingLengths.Pad(encodings, padding);
+        }
+
+        return encodings;
     }
 
     public string Decode(ReadOnlySpan<int> ids, bool skipSpecialTokens = true)
@@ -205,6 +225,17 @@ public sealed class Tokenizer
         }
 
         return encoding;
+    }
+
+    private TokenEncoding Finish(List<TokenEncoding> encodings, bool addSpecialTokens)
+    {
+        var whole = new TokenEncoding();
+        foreach (var encoding in _parts.PostProcessor?.Process(encodings, addSpecialTokens) ?? encodings)
+        {
+            whole.Append(encoding);
+        }
+
+        return whole;
     }
 
     private static int[] CodePointOffsets(string text)

@@ -54,7 +54,7 @@ internal static class TokenizerFolder
                     throw new TokenizerException($"tokenizer_config.json: added_tokens_decoder has the key \"{entry.Name}\", which is no token id.");
                 }
 
-                var token = TokenizerJson.ReadAddedToken(entry.Value, id, "tokenizer_config.json: added_tokens_decoder");
+                var token = TokenizerJson.ReadAddedToken(entry.Value, id);
                 if (known.Add(token.Content))
                 {
                     all.Add(token);
