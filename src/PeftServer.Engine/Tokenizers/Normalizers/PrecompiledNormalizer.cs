@@ -34,64 +34,34 @@ internal sealed class PrecompiledNormalizer : Normalizer
 
     public override AlignedText Normalize(AlignedText text)
     {
-        var edit = text.Edit();
+        var edit = new Edit(text);
         var changed = false;
-        while (!edit.AtEnd)
+        for (int at = 0, grapheme; at < text.Length; at += grapheme)
         {
-            var grapheme = StringInfo.GetNextTextElementLength(text.Span[edit.Position..]);
-            if (TryReplace(text, edit, grapheme, LongestGrapheme))
+            grapheme = StringInfo.GetNextTextElementLength(text.Span[at..]);
+            if (Lookup(text.Span.Slice(at, grapheme), LongestGrapheme) is { } whole)
             {
+                edit.Replace(grapheme, whole);
                 changed = true;
                 continue;
             }
 
-            for (var end = edit.Position + grapheme; edit.Position < end;)
+            for (int inner = at, length; inner < at + grapheme; inner += length)
             {
-                var length = edit.NextLength();
-                if (TryReplace(text, edit, length, int.MaxValue))
-                {
-                    changed = true;
-                }
-                else
-                {
-                    edit.Keep(length);
-                }
+                Rune.DecodeFromUtf16(text.Span[inner..], out var rune, out length);
+                var one = Lookup(text.Span.Slice(inner, length), int.MaxValue);
+                edit.Replace(length, one ?? rune.ToString());
+                changed |= one is not null;
             }
         }
 
         return changed ? edit.Finish() : text;
     }
 
-    private bool TryReplace(AlignedText text, AlignedText.Editor edit, int length, int longest)
+    private string? Lookup(ReadOnlySpan<char> part, int longest)
     {
         Span<byte> key = stackalloc byte[LongestGrapheme * 3];
-        var part = text.Span.Slice(edit.Position, length);
-        if (part.Length > LongestGrapheme || Encoding.UTF8.GetByteCount(part) > longest || Lookup(key[..Encoding.UTF8.GetBytes(part, key)]) is not { } replacement)
-        {
-            return false;
-        }
-
-        ReplaceCharacters(edit, length, replacement);
-        return true;
-    }
-
-    /// <summary>Characters of the replacement stand for those they replace, one for one; what is over goes with the last.</summary>
-    private static void ReplaceCharacters(AlignedText.Editor edit, int length, string replacement)
-    {
-        var end = edit.Position + length;
-        foreach (var rune in replacement.EnumerateRunes())
-        {
-            if (edit.Position < end)
-            {
-                edit.Replace(rune.ToString(), edit.NextLength());
-            }
-            else
-            {
-                edit.Insert(rune.ToString());
-            }
-        }
-
-        edit.Skip(end - edit.Position);
+        return part.Length > LongestGrapheme || Encoding.UTF8.GetByteCount(part) > longest ? null : Lookup(key[..Encoding.UTF8.GetBytes(part, key)]);
     }
 
     /// <summary>The replacement of the shortest rule that <paramref name="key"/> begins with.</summary>
@@ -130,4 +100,44 @@ internal sealed class PrecompiledNormalizer : Normalizer
     }
 
     private static uint Offset(uint unit) => (unit >> 10) << (int)((unit & 0x200) >> 6);
+
+    /// <summary>
+    /// Writes the new text with the library's alignment: characters stand for those they replace, one for one, and what is
+    /// over goes with the last. What is dropped at the very start is not counted, so all that follows leans back by as much.
+    /// </summary>
+    private sealed class Edit(AlignedText text)
+    {
+        private readonly AlignedText.Editor _editor = text.Edit();
+        private int _at; // where alignments are taken from
+        private bool _isEmpty = true;
+
+        public void Replace(int length, string replacement)
+        {
+            var end = Math.Min(_at + length, text.Length);
+            foreach (var rune in replacement.EnumerateRunes())
+            {
+                if (_at < end)
+                {
+                    _editor.Append(rune.ToString(), text[_at]);
+                    _at += NextLength();
+                }
+                else
+                {
+                    _editor.Append(rune.ToString(), _at > 0 ? text[_at - 1] : new Alignment(text.Origin, text.Origin));
+                }
+
+                _isEmpty = false;
+            }
+
+            _at = _isEmpty ? _at : Math.Max(_at, end);
+        }
+
+        public AlignedText Finish()
+        {
+            _editor.Skip(text.Length);
+            return _editor.Finish();
+        }
+
+        private int NextLength() => char.IsHighSurrogate(text.Span[_at]) && _at + 1 < text.Length && char.IsLowSurrogate(text.Span[_at + 1]) ? 2 : 1;
+    }
 }
