@@ -15,12 +15,14 @@ public sealed class Tokenizer
 {
     private readonly TokenizerParts _parts;
     private readonly AddedVocabulary _added;
+    private readonly ByteLevelPipeline? _byteLevel;
     private readonly SpecialTokens _special;
     private readonly CharTrie<AddedToken> _specialTrie = new();
 
     internal Tokenizer(TokenizerParts parts, SpecialTokens special, ChatTemplate? chatTemplate)
     {
         _parts = parts;
+        _byteLevel = ByteLevelPipeline.TryCreate(parts);
         _special = special;
         _added = new AddedVocabulary(parts.AddedTokens, parts.Normalizer is null ? null : s => parts.Normalizer.Normalize(new AlignedText(s)).ToString());
         foreach (var token in _added.Tokens.Where(t => t.Special))
@@ -67,12 +69,20 @@ public sealed class Tokenizer
 
     public int[] Encode(string text, bool addSpecialTokens = true)
     {
-        if (_parts.PostProcessor is null || !addSpecialTokens)
+        var ids = EncodeIds(text, null);
+        if (!addSpecialTokens || _parts.PostProcessor is null || _parts.PostProcessor.AddedTokens(pair: false) == 0)
         {
-            return EncodeIds(text, null);
+            return ids;
         }
 
-        return [.. EncodeWithOffsets(text, addSpecialTokens: true).Ids];
+        // Post-processors move ids as they stand; offsets are not asked for.
+        var plain = new TokenEncoding();
+        foreach (var id in ids)
+        {
+            plain.Add(id, "", (0, 0), special: false, typeId: 0);
+        }
+
+        return [.. Finish([plain], addSpecialTokens: true).Ids];
     }
 
     /// <summary>Tokens with their offsets, for one text or a pair, with the post-processor's special tokens or without.</summary>
@@ -139,7 +149,24 @@ public sealed class Tokenizer
     /// <summary>Ids without a template's; <paramref name="mayMatch"/> says where in the text a special token may be found.</summary>
     internal int[] EncodeIds(string text, Func<int, int, bool>? mayMatch)
     {
-        var ids = new List<int>(text.Length / 3);
+        var ids = new List<int>((text.Length / 3) + 1);
+        if (_byteLevel is not null)
+        {
+            foreach (var piece in Pieces(text, mayMatch))
+            {
+                if (piece.Token is { } token)
+                {
+                    ids.Add(token.Id);
+                }
+                else
+                {
+                    _byteLevel.Encode(piece.Text.Span, ids);
+                }
+            }
+
+            return [.. ids];
+        }
+
         var tokens = new List<Token>();
         foreach (var (word, added) in Words(text, mayMatch))
         {
@@ -181,10 +208,17 @@ public sealed class Tokenizer
         }
     }
 
-    private List<TextPiece> Words(string text, Func<int, int, bool>? mayMatch)
+    /// <summary>The text normalised and cut at added tokens.</summary>
+    private List<TextPiece> Pieces(string text, Func<int, int, bool>? mayMatch)
     {
         var pieces = new List<TextPiece>();
         _added.Split(new AlignedText(text), _parts.Normalizer is null ? null : _parts.Normalizer.Normalize, mayMatch, pieces);
+        return pieces;
+    }
+
+    private List<TextPiece> Words(string text, Func<int, int, bool>? mayMatch)
+    {
+        var pieces = Pieces(text, mayMatch);
         if (_parts.PreTokenizer is null)
         {
             return pieces;
