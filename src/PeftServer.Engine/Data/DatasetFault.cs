@@ -16,6 +16,9 @@ public enum DatasetFormat
 
     /// <summary><c>prompt</c> and <c>completion</c>, texts or lists of messages.</summary>
     PromptCompletion,
+
+    /// <summary><c>text</c>, every token of which is learnt.</summary>
+    Text,
 }
 
 /// <summary>What <see cref="DatasetFile.Check(Stream, CancellationToken)"/> found in a file.</summary>

@@ -16,7 +16,7 @@ internal sealed class RowAccount
         Note(line, RowOutcome.Skipped, reason);
     }
 
-    public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength)
+    public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength, TruncationMode mode = TruncationMode.KeepStart)
     {
         _rows++;
         var taken = new List<TrainingRow>(parts.Count);
@@ -24,7 +24,8 @@ internal sealed class RowAccount
         foreach (var part in parts)
         {
             var isLong = part.Ids.Length > maxLength;
-            var row = new TrainingRow(isLong ? part.Ids[..maxLength] : part.Ids, isLong ? part.Trained[..maxLength] : part.Trained, line);
+            var kept = !isLong ? .. : mode is TruncationMode.KeepStart ? ..maxLength : ^maxLength..;
+            var row = new TrainingRow(part.Ids[kept], part.Trained[kept], line);
             wasCut |= isLong;
             if (row.TrainedCount > 0)
             {
@@ -34,7 +35,7 @@ internal sealed class RowAccount
 
         if (taken.Count == 0)
         {
-            Note(line, RowOutcome.Skipped, wasCut ? $"Nothing to learn is within the first {maxLength} tokens." : "The row has no token to learn.");
+            Note(line, RowOutcome.Skipped, wasCut ? $"Nothing to learn is within the {maxLength} tokens that are kept." : "The row has no token to learn.");
             return taken;
         }
 
@@ -46,7 +47,7 @@ internal sealed class RowAccount
 
         if (wasCut)
         {
-            Note(line, RowOutcome.Cut, $"The row is longer than {maxLength} tokens and lost its end.");
+            Note(line, RowOutcome.Cut, $"The row is longer than {maxLength} tokens and was cut.");
         }
 
         return taken;

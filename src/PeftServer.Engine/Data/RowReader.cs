@@ -7,7 +7,7 @@ namespace PeftServer.Engine.Data;
 internal sealed class RowReader(long line, FaultList faults)
 {
     private static readonly string[] RowFields =
-        ["messages", "tools", "documents", "prompt", "completion", "parallel_tool_calls", "functions", "chat_template_kwargs", "task_id"];
+        ["messages", "tools", "documents", "prompt", "completion", "text", "parallel_tool_calls", "functions", "chat_template_kwargs", "task_id"];
 
     private readonly long _before = faults.Count;
 
@@ -29,6 +29,7 @@ internal sealed class RowReader(long line, FaultList faults)
 
         var row = root.TryGetProperty("messages", out var messages) ? ReadChat(root, messages)
             : root.TryGetProperty("prompt", out var prompt) ? ReadPair(root, prompt)
+            : root.TryGetProperty("text", out var text) ? ReadText(text)
             : Unknown(root);
         return IsGood ? row : null;
     }
@@ -101,6 +102,17 @@ internal sealed class RowReader(long line, FaultList faults)
         return new TextRow(prompt.GetString()!, completion.GetString()!);
     }
 
+    private PlainTextRow? ReadText(JsonElement text)
+    {
+        if (text.ValueKind is JsonValueKind.String)
+        {
+            return new PlainTextRow(text.GetString()!);
+        }
+
+        Fault("text", "wrong_type", $"text is {Kind(text)}.", "Make it a text.");
+        return null;
+    }
+
     private Conversation Conversation(JsonElement root, IReadOnlyList<JsonElement> messages) => new()
     {
         Messages = messages,
@@ -153,11 +165,11 @@ internal sealed class RowReader(long line, FaultList faults)
     private DatasetRow? Unknown(JsonElement root)
     {
         var names = root.EnumerateObject().Select(p => p.Name).ToList();
-        var near = names.Select(n => (Name: n, Known: Spelling.Nearest(n, RowFields))).FirstOrDefault(p => p.Known is "messages" or "prompt");
+        var near = names.Select(n => (Name: n, Known: Spelling.Nearest(n, RowFields))).FirstOrDefault(p => p.Known is "messages" or "prompt" or "text");
         Fault(
             near.Name ?? "",
             "unknown_format",
-            names.Count == 0 ? "The row is empty." : $"The row has neither messages nor prompt; it has {string.Join(", ", names.Take(8))}.",
+            names.Count == 0 ? "The row is empty." : $"The row has neither messages, nor prompt, nor text; it has {string.Join(", ", names.Take(8))}.",
             near.Known is { } known ? $"Did you mean {known}?" : "Write {\"messages\": [{\"role\": …, \"content\": …}, …]} or {\"prompt\": …, \"completion\": …}.");
         return null;
     }
