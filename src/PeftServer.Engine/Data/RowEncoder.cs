@@ -26,7 +26,8 @@ internal sealed class RowEncoder(Tokenizer tokenizer, TrainingDataOptions option
         if (options.AssistantOnlyLoss is true)
         {
             // Both masks: the assistant's turns of the prompt are context.
-            return Chats.EncodeTraining(row.Chat, options.CompletionOnlyLoss ? message => message >= row.PromptMessages : null);
+            var assistant = Chats.EncodeTraining(row.Chat, options.CompletionOnlyLoss && options.StrictSpecialTokens ? message => message >= row.PromptMessages : null);
+            return !options.CompletionOnlyLoss || options.StrictSpecialTokens ? assistant : [Both(assistant[0], Chats.EncodeCompletion(row.Chat, row.PromptMessages))];
         }
 
         return [options.CompletionOnlyLoss ? Chats.EncodeCompletion(row.Chat, row.PromptMessages) : All(Chats.EncodePrompt(row.Chat, addGenerationPrompt: false))];
@@ -44,6 +45,8 @@ internal sealed class RowEncoder(Tokenizer tokenizer, TrainingDataOptions option
         var end = tokenizer.EosTokenId is { } eos ? tokenizer.IdToToken(eos) ?? "" : "";
         return text.EndsWith(end, StringComparison.Ordinal) ? text : text + end;
     }
+
+    private static TokenizedChat Both(TokenizedChat a, TokenizedChat b) => a with { Trained = [.. a.Trained.Zip(b.Trained, (x, y) => x && y)] };
 
     private static TokenizedChat All(int[] ids) => new(ids, [.. Enumerable.Repeat(true, ids.Length)]);
 }
