@@ -137,6 +137,8 @@ public static class DatasetFile
     {
         DatasetFormat.Messages => "messages",
         DatasetFormat.PromptCompletion => "prompt and completion",
+        DatasetFormat.Preference => "chosen and rejected",
+        DatasetFormat.Judged => "completion and label",
         _ => "text",
     };
 }

@@ -16,6 +16,17 @@ internal sealed class RowAccount
         Note(line, RowOutcome.Skipped, reason);
     }
 
+    /// <summary>A row that is used; cut where it is too long.</summary>
+    public void Use(bool isLong, long line, int maxLength)
+    {
+        _rows++;
+        _counts[(int)RowOutcome.Used]++;
+        if (isLong)
+        {
+            Note(line, RowOutcome.Cut, CutReason(maxLength));
+        }
+    }
+
     public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength, TruncationMode mode = TruncationMode.KeepStart)
     {
         _rows++;
@@ -47,7 +58,7 @@ internal sealed class RowAccount
 
         if (wasCut)
         {
-            Note(line, RowOutcome.Cut, $"The row is longer than {maxLength} tokens and was cut.");
+            Note(line, RowOutcome.Cut, CutReason(maxLength));
         }
 
         return taken;
@@ -66,6 +77,8 @@ internal sealed class RowAccount
         Reasons = _reasons,
         Notes = _notes,
     };
+
+    private static string CutReason(int maxLength) => $"The row is longer than {maxLength} tokens and was cut.";
 
     private void Note(long line, RowOutcome outcome, string reason)
     {

@@ -65,6 +65,12 @@ public sealed record TrainingData(IReadOnlyList<TrainingRow> Rows, DataSummary S
                 continue;
             }
 
+            if (row is PairRow or LabelledRow)
+            {
+                account.Skip(line, "The row compares answers; it is for methods of preference (dpo, kto, …), not for supervised training.");
+                continue;
+            }
+
             try
             {
                 rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode));
