@@ -1,3 +1,5 @@
+using System.Text.Json;
+
 namespace PeftServer.Engine.Tokenizers.ChatTemplates;
 
 /// <summary>
@@ -10,6 +12,7 @@ public sealed class ChatEncoder
     private readonly ChatTemplate _template;
     private readonly bool _strict;
     private readonly TimeProvider _clock;
+    private readonly Lazy<bool> _printsParts;
 
     /// <param name="tokenizer">The model's tokenizer.</param>
     /// <param name="strictSpecialTokens">
@@ -26,13 +29,14 @@ public sealed class ChatEncoder
             ?? throw new TemplateException("The model has no chat template. Use prompt and completion rows, or give it a chat_template.jinja.");
         _strict = strictSpecialTokens;
         _clock = clock ?? TimeProvider.System;
+        _printsParts = new Lazy<bool>(() => MessageForms.PrintsParts(chat => Render(chat, addGenerationPrompt: false).Text));
     }
 
     /// <summary>The ids that make the model say what comes next in <paramref name="chat"/>.</summary>
     /// <exception cref="TemplateException">The template refuses the chat.</exception>
     public int[] EncodePrompt(Conversation chat, bool addGenerationPrompt = true)
     {
-        chat = ToolArguments.Parsed(chat);
+        chat = Prepared(chat);
         var rendered = Render(chat, addGenerationPrompt);
         return Encode(rendered, rendered.Text.Length, _strict ? AnswerStarts(chat, rendered) : [], []).Ids;
     }
@@ -46,7 +50,7 @@ public sealed class ChatEncoder
     /// <exception cref="TemplateException">The template refuses the chat.</exception>
     public IReadOnlyList<TokenizedChat> EncodeTraining(Conversation chat, Func<int, bool>? isTrained = null)
     {
-        chat = ToolArguments.Parsed(chat);
+        chat = Prepared(chat);
         var rendered = Render(chat, addGenerationPrompt: false);
         if (!_strict)
         {
@@ -85,7 +89,7 @@ public sealed class ChatEncoder
     /// <exception cref="TemplateException">The template refuses the chat.</exception>
     public TokenizedChat EncodeCompletion(Conversation chat, int promptMessages)
     {
-        chat = ToolArguments.Parsed(chat);
+        chat = Prepared(chat);
         var rendered = Render(chat, addGenerationPrompt: false);
         var prompt = Render(First(chat, promptMessages), addGenerationPrompt: true);
         if (!_strict)
@@ -144,6 +148,11 @@ public sealed class ChatEncoder
 
         return null;
     }
+
+    private Conversation Prepared(Conversation chat) => MessageForms.Prepare(chat, joinsParts: HasParts(chat) && !_printsParts.Value);
+
+    private static bool HasParts(Conversation chat) => chat.Messages.Any(m =>
+        m.ValueKind is JsonValueKind.Object && m.TryGetProperty("content", out var content) && content.ValueKind is JsonValueKind.Array);
 
     private static IEnumerable<int> Assistants(Conversation chat) =>
         Enumerable.Range(0, chat.Messages.Count).Where(i => chat.RoleOf(i) == "assistant");

@@ -1,29 +1,22 @@
+using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace PeftServer.Engine.Tokenizers.Patterns;
 
-/// <summary>A set of code points, decided by a rule and remembered for the basic plane.</summary>
-internal sealed class CharSet
+/// <summary>
+/// A set of code points, decided by a rule and remembered for the basic plane, a page of 1024 at a time as they are asked for.
+/// </summary>
+internal sealed class CharSet(Func<int, bool> contains)
 {
-    private readonly Func<int, bool> _contains;
-    private readonly ulong[] _basic = new ulong[0x10000 / 64];
+    private const int PageBits = 10;
+    private const int PageSize = 1 << PageBits;
 
-    public CharSet(Func<int, bool> contains)
-    {
-        _contains = contains;
-        for (var c = 0; c < 0x10000; c++)
-        {
-            if (contains(c))
-            {
-                _basic[c >> 6] |= 1UL << (c & 63);
-            }
-        }
-    }
+    private readonly ulong[]?[] _pages = new ulong[]?[0x10000 >> PageBits];
 
-    public bool Contains(int codePoint) =>
-        codePoint < 0x10000 ? (_basic[codePoint >> 6] & (1UL << (codePoint & 63))) != 0 : _contains(codePoint);
+    public bool Contains(int codePoint) => codePoint < 0x10000 ? ContainsBasic((char)codePoint) : contains(codePoint);
 
     /// <summary>Length in UTF-16 units of the character at <paramref name="at"/> when it is in the set; else 0.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public int MatchLength(ReadOnlySpan<char> text, int at)
     {
         if (at >= text.Length)
@@ -32,12 +25,34 @@ internal sealed class CharSet
         }
 
         var c = text[at];
-        if (!char.IsHighSurrogate(c))
-        {
-            return (_basic[c >> 6] & (1UL << (c & 63))) != 0 ? 1 : 0;
-        }
+        return char.IsHighSurrogate(c) ? MatchPair(text, at) : ContainsBasic(c) ? 1 : 0;
+    }
 
+    private int MatchPair(ReadOnlySpan<char> text, int at)
+    {
         Rune.DecodeFromUtf16(text[at..], out var rune, out var length);
         return Contains(rune.Value) ? length : 0;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private bool ContainsBasic(char c)
+    {
+        var page = _pages[c >> PageBits] ?? FillPage(c >> PageBits);
+        return (page[(c & (PageSize - 1)) >> 6] & (1UL << (c & 63))) != 0;
+    }
+
+    private ulong[] FillPage(int index)
+    {
+        var page = new ulong[PageSize / 64];
+        for (var i = 0; i < PageSize; i++)
+        {
+            if (contains((index << PageBits) + i))
+            {
+                page[i >> 6] |= 1UL << (i & 63);
+            }
+        }
+
+        _pages[index] = page; // another thread may do the same: the pages are equal
+        return page;
     }
 }

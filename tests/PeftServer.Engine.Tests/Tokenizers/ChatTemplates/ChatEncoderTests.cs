@@ -106,6 +106,35 @@ public sealed class ChatEncoderTests
         Trained(new ChatEncoder(Tokenizer, template: template).EncodeTraining(chat).ShouldHaveSingleItem()).ShouldEndWith("""{"b": 1, "a": "é"}<|im_end|>""");
     }
 
+    [Fact]
+    public void EncodePrompt_ContentInParts_IsJoinedUnlessTheTemplatePrintsParts()
+    {
+        var chat = new Conversation
+        {
+            Messages = [JsonSerializer.Deserialize<JsonElement>("""{"role":"user","content":[{"type":"text","text":"one"},{"type":"text","text":"two"}]}""")],
+        };
+        var printing = ChatTemplate.Parse("{% for m in messages %}{% for p in m.content %}[{{ p.text }}]{% endfor %}{% endfor %}");
+
+        Tokenizer.Decode(new ChatEncoder(Tokenizer).EncodePrompt(chat), skipSpecialTokens: false).ShouldContain("user\none\ntwo<|im_end|>");
+        Tokenizer.Decode(new ChatEncoder(Tokenizer, template: printing).EncodePrompt(chat)).ShouldBe("[one][two]");
+    }
+
+    [Theory]
+    [InlineData("""{"role":"user","content":"\ud83d"}""")]
+    [InlineData("""{"role":"user","content":[{"type":"text","text":"\ud83d"}]}""")]
+    [InlineData("""{"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":"\ud83d"}}]}""")]
+    public void EncodePrompt_HalfASurrogatePair_IsAClearError(string message) =>
+        Should.Throw<TemplateException>(() => new ChatEncoder(Tokenizer).EncodePrompt(new Conversation { Messages = [JsonSerializer.Deserialize<JsonElement>(message)] }))
+            .Message.ShouldContain("surrogate");
+
+    [Fact]
+    public void EncodePrompt_FieldThereTwice_TakesTheLast()
+    {
+        var message = JsonSerializer.Deserialize<JsonElement>("""{"role":"assistant","content":"a","content":"b","tool_calls":[{"function":{"name":"f","name":"g","arguments":"{\"a\":1,\"a\":2}"}}]}""");
+
+        Tokenizer.Decode(new ChatEncoder(Tokenizer).EncodePrompt(new Conversation { Messages = [message] })).ShouldContain("b");
+    }
+
     private static string Trained(TokenizedChat row) =>
         Tokenizer.Decode([.. row.Ids.Zip(row.Trained).Where(p => p.Second).Select(p => p.First)], skipSpecialTokens: false);
 
