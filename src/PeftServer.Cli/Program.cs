@@ -1,5 +1,21 @@
 using System.CommandLine;
+using PeftServer.Cli;
+using PeftServer.Cli.Commands;
 
-var root = new RootCommand("Fine-tuning as a server: train, store and serve PEFT adapters.");
+// The commands, in the order of `peftserver --help`. A new one is a file in Commands/ and a line here.
+Command[] commands =
+[
+    DemoCommand.Create(),
+    UpCommand.Create(),
+    TrainCommand.Create(),
+    GenerateCommand.Create(),
+    ExportCommand.Create(),
+    BenchCommand.Create(),
+    MigrateCommand.Create(),
+    ApiCommand.Create(),
+    WorkerCommand.Create(),
+    InferenceCommand.Create(),
+    PostgresWatcherCommand.Create(),
+];
 
-return await root.Parse(args).InvokeAsync();
+return await CommandLine.RunAsync(commands, args);

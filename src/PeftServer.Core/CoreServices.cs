@@ -36,7 +36,7 @@ public static class CoreServices
 
             var services = builder.Services;
             services.TryAddSingleton(TimeProvider.System);
-            services.AddSingleton(_ => NpgsqlDataSource.Create(ConnectionString(builder.Configuration)));
+            services.AddSingleton(_ => PeftDatabase.Open(ConnectionString(builder.Configuration)));
             services.AddPooledDbContextFactory<PeftDbContext>((provider, options) =>
                 PeftDatabase.Options(options, provider.GetRequiredService<NpgsqlDataSource>()));
             services.AddSingleton<IArtifactStore, FolderArtifactStore>();

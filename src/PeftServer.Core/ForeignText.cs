@@ -41,7 +41,7 @@ public static class ForeignText
     {
         JsonValueKind.Object => CleanObject(value),
         JsonValueKind.Array => new JsonArray([.. value.EnumerateArray().Where(IsStorable).Select(CleanNode)]),
-        JsonValueKind.String => JsonValue.Create(Clean(value.GetString())),
+        JsonValueKind.String => JsonValue.Create(Clean(Read(value.GetString))),
         JsonValueKind.Number => value.TryGetInt64(out var whole) ? JsonValue.Create(whole) : JsonValue.Create(value.GetDouble()),
         JsonValueKind.True => JsonValue.Create(true),
         JsonValueKind.False => JsonValue.Create(false),
@@ -54,10 +54,23 @@ public static class ForeignText
         var clean = new JsonObject();
         foreach (var member in value.EnumerateObject().Where(member => IsStorable(member.Value)))
         {
-            clean[Clean(member.Name, 256)] = CleanNode(member.Value);
+            clean[Clean(Read(() => member.Name), 256)] = CleanNode(member.Value);
         }
 
         return clean;
+    }
+
+    // JSON may escape half a surrogate, which the reader refuses to make text of.
+    private static string? Read(Func<string?> text)
+    {
+        try
+        {
+            return text();
+        }
+        catch (InvalidOperationException)
+        {
+            return Replacement.ToString();
+        }
     }
 
     private static bool IsStorable(JsonElement value) =>

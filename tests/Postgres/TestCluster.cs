@@ -13,7 +13,20 @@ namespace PeftServer.Testing;
 public sealed class TestCluster : IAsyncLifetime
 {
     public const string Variable = "PEFTSERVER_TEST_POSTGRES";
+
+    /// <summary>A server that its test may stop and start, whatever the variable says.</summary>
+    public static async Task<TestCluster> StartOwnAsync()
+    {
+        var cluster = new TestCluster();
+        await cluster.StartNewAsync();
+        return cluster;
+    }
+
     private const string Template = "peftserver_template";
+    private const string ToItsEnd = "exec \"$@\" >/dev/null 2>&1";
+
+    // Whoever holds the other end of the pipe stops the server by letting go of it, even by being killed.
+    private const string UntilInputEnds = "\"$@\" >/dev/null 2>&1 & child=$!; cat >/dev/null; kill -QUIT $child 2>/dev/null; wait $child";
 
     private readonly SemaphoreSlim _one = new(1);
     private string? _folder;
@@ -29,6 +42,11 @@ public sealed class TestCluster : IAsyncLifetime
             return;
         }
 
+        await StartNewAsync();
+    }
+
+    private async Task StartNewAsync()
+    {
         _folder = NewFolder();
         _admin = new NpgsqlConnectionStringBuilder { Host = _folder, Username = "peft", Database = "postgres" }.ConnectionString;
         Run("initdb", "-D", Data, "-U", "peft", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync");
@@ -63,10 +81,7 @@ public sealed class TestCluster : IAsyncLifetime
     public async Task DropDatabaseAsync(string connectionString) =>
         await ExecuteAsync($"drop database if exists {new NpgsqlConnectionStringBuilder(connectionString).Database} with (force)");
 
-    /// <summary>Whether <see cref="RestartAsync"/> can be called: a server that was given is not ours to stop.</summary>
-    public bool IsOwn => _folder is not null;
-
-    /// <summary>As a crash would: every connection breaks, what was committed is there afterwards.</summary>
+    /// <summary>As a crash would: every connection breaks, what was committed is there afterwards. Of an own server only.</summary>
     public async Task RestartAsync(TimeSpan away)
     {
         await StopAsync();
@@ -96,7 +111,9 @@ public sealed class TestCluster : IAsyncLifetime
 
     private async Task StartAsync()
     {
-        _server = Process.Start(Command("postgres", "-D", Data, "-k", _folder!, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300"))!;
+        var start = Command(UntilInputEnds, "postgres", "-D", Data, "-k", _folder!, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300");
+        start.RedirectStandardInput = true;
+        _server = Process.Start(start)!;
         for (var waiting = Stopwatch.StartNew(); ;)
         {
             try
@@ -114,9 +131,8 @@ public sealed class TestCluster : IAsyncLifetime
     private async Task StopAsync()
     {
         NpgsqlConnection.ClearAllPools();
-        using var stop = Process.Start(Command("pg_ctl", "stop", "-D", Data, "-m", "immediate", "-s"))!;
-        await stop.WaitForExitAsync();
-        await _server!.WaitForExitAsync();
+        _server!.StandardInput.Close();
+        await _server.WaitForExitAsync();
         _server.Dispose();
     }
 
@@ -132,7 +148,7 @@ public sealed class TestCluster : IAsyncLifetime
 
     private static void Run(string program, params string[] arguments)
     {
-        using var process = Process.Start(Command(program, arguments))!;
+        using var process = Process.Start(Command(ToItsEnd, program, arguments))!;
         process.WaitForExit();
         if (process.ExitCode != 0)
         {
@@ -140,18 +156,11 @@ public sealed class TestCluster : IAsyncLifetime
         }
     }
 
-    private static ProcessStartInfo Command(string program, params string[] arguments)
+    private static ProcessStartInfo Command(string script, string program, params string[] arguments)
     {
-        var path = Path.Combine(Binaries(), program);
-        return Environment.IsPrivilegedProcess
-            ? Quiet("setpriv", ["--reuid=postgres", "--regid=postgres", "--clear-groups", path, .. arguments])
-            : Quiet(path, arguments);
-    }
-
-    private static ProcessStartInfo Quiet(string program, IEnumerable<string> arguments)
-    {
-        var start = new ProcessStartInfo("sh", ["-c", "exec \"$@\" >/dev/null 2>&1", "sh", program, .. arguments]) { WorkingDirectory = "/" };
-        return start;
+        string[] command = [Path.Combine(Binaries(), program), .. arguments];
+        string[] unprivileged = Environment.IsPrivilegedProcess ? ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] : [];
+        return new ProcessStartInfo("sh", ["-c", script, "sh", .. unprivileged, .. command]) { WorkingDirectory = "/" };
     }
 
     // Below /tmp whatever TMPDIR says: the unprivileged user has to reach it, and a socket's path is short.

@@ -34,12 +34,16 @@ public sealed class TestDatabase(TestCluster cluster) : IAsyncLifetime
     };
 
     /// <summary>A host with the core's services, started; one process of several, as far as the database can tell.</summary>
-    public async Task<IHost> StartHostAsync(params (string Key, string? Value)[] settings)
+    public Task<IHost> StartHostAsync(params (string Key, string? Value)[] settings) => StartHostAsync(_ => { }, settings);
+
+    /// <summary>The same with what <paramref name="configure"/> adds.</summary>
+    public async Task<IHost> StartHostAsync(Action<IHostApplicationBuilder> configure, params (string Key, string? Value)[] settings)
     {
         var builder = Host.CreateEmptyApplicationBuilder(null);
         builder.Configuration.AddInMemoryCollection(Settings);
         builder.Configuration.AddInMemoryCollection(settings.ToDictionary(setting => setting.Key, setting => setting.Value));
         builder.AddPeftCore();
+        configure(builder);
         var host = builder.Build();
         await host.StartAsync();
         return host;

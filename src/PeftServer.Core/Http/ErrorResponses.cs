@@ -1,5 +1,6 @@
-using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Diagnostics;
+using Microsoft.AspNetCore.Http.Features;
+using PeftServer.Core.Data;
 
 namespace PeftServer.Core.Http;
 
@@ -31,6 +32,14 @@ public static class ErrorResponses
         {
             StatusCode = unreadable.StatusCode,
             Message = $"The request cannot be read: {unreadable.Message}",
+        },
+        _ when DatabaseFaults.IsPassing(exception) => new()
+        {
+            StatusCode = StatusCodes.Status503ServiceUnavailable,
+            Type = "service_unavailable",
+            Code = "database_unavailable",
+            RetryAfterSeconds = 2,
+            Message = "The database does not answer. Try again.",
         },
         _ => new()
         {

@@ -1,6 +1,7 @@
 using System.Reflection;
 using System.Text.Json;
 using Microsoft.AspNetCore.Http.Metadata;
+using Microsoft.Extensions.DependencyInjection;
 using PeftServer.Engine;
 
 namespace PeftServer.Core.Http;
@@ -23,18 +24,8 @@ public sealed class JsonBody<T> : IBindableFromHttpContext<JsonBody<T>>, IEndpoi
 
     public static async ValueTask<JsonBody<T>?> BindAsync(HttpContext context, ParameterInfo parameter)
     {
-        if (!context.Request.HasJsonContentType())
-        {
-            throw new ApiErrorException(new ApiError
-            {
-                StatusCode = StatusCodes.Status415UnsupportedMediaType,
-                Message = "Send the body as JSON, with 'Content-Type: application/json'.",
-                Code = "unsupported_media_type",
-            });
-        }
-
-        using var buffer = new MemoryStream();
-        await context.Request.Body.CopyToAsync(buffer, context.RequestAborted);
+        var maxBytes = context.RequestServices.GetService<JsonBodyLimit>()?.Bytes ?? JsonBodyLimit.Default;
+        using var buffer = await RequestBody.ReadJsonAsync(context.Request, maxBytes, context.RequestAborted);
         var utf8 = buffer.ToArray();
         return new JsonBody<T>(Parse(utf8), utf8);
     }
@@ -43,7 +34,7 @@ public sealed class JsonBody<T> : IBindableFromHttpContext<JsonBody<T>>, IEndpoi
         builder.Metadata.Add(new AcceptsMetadata(["application/json"], typeof(T)));
 
     /// <summary>Throws <see cref="ApiErrorException"/> with every fault of the document.</summary>
-    internal static T Parse(ReadOnlyMemory<byte> utf8)
+    public static T Parse(ReadOnlyMemory<byte> utf8)
     {
         try
         {
@@ -51,13 +42,22 @@ public sealed class JsonBody<T> : IBindableFromHttpContext<JsonBody<T>>, IEndpoi
             var faults = JsonShape.Faults(document.RootElement, PeftJson.Options.GetTypeInfo(typeof(T)));
             return faults.Count == 0
                 ? document.RootElement.Deserialize<T>(PeftJson.Options)!
-                : throw new ApiErrorException(ApiError.From(faults));
+                : throw new ApiErrorException(ApiError.From(faults.First, faults.Count));
         }
         catch (JsonException e)
         {
-            throw new ApiErrorException(ApiError.BadRequest(
-                $"The body is not valid JSON at line {e.LineNumber + 1}, byte {e.BytePositionInLine + 1}: {JsonShape.WithoutPosition(e.Message)}",
-                code: "invalid_json"));
+            throw RequestBody.NoJson(e);
+        }
+        catch (InvalidOperationException e)
+        {
+            // Bytes that are no UTF-8, or half a surrogate pair, which JSON's grammar lets pass.
+            throw new ApiErrorException(ApiError.BadRequest($"The body holds text that is no valid Unicode: {e.Message}", code: "invalid_json"));
         }
     }
+}
+
+/// <summary>The most bytes a JSON body may have, where a host sets it.</summary>
+public sealed record JsonBodyLimit(int Bytes)
+{
+    public const int Default = 8 << 20;
 }

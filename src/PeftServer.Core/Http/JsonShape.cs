@@ -1,5 +1,7 @@
+using System.Collections;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
+using PeftServer.Engine;
 
 namespace PeftServer.Core.Http;
 
@@ -11,9 +13,9 @@ public static class JsonShape
 {
     private static readonly string[] PositionMarks = [" Path: ", " LineNumber: "];
 
-    public static IReadOnlyList<ErrorDetail> Faults(JsonElement document, JsonTypeInfo type)
+    public static FaultList Faults(JsonElement document, JsonTypeInfo type)
     {
-        var faults = new List<ErrorDetail>();
+        var faults = new FaultList();
         Check(document, type, path: "", faults);
         return faults;
     }
@@ -25,7 +27,7 @@ public static class JsonShape
         return message[..ends.DefaultIfEmpty(message.Length).Min()];
     }
 
-    private static void Check(JsonElement value, JsonTypeInfo type, string path, List<ErrorDetail> faults)
+    private static void Check(JsonElement value, JsonTypeInfo type, string path, FaultList faults)
     {
         if (type.Kind is not JsonTypeInfoKind.Object)
         {
@@ -33,7 +35,7 @@ public static class JsonShape
         }
         else if (value.ValueKind is not JsonValueKind.Object)
         {
-            faults.Add(new($"{Name(path)} must be an object, not {Describe(value)}.", Param(path), "invalid_type"));
+            faults.Add(() => new($"{Name(path)} must be an object, not {Describe(value)}.", Param(path), "invalid_type"));
         }
         else if (Concrete(value, type, path, faults) is { } concrete)
         {
@@ -41,28 +43,29 @@ public static class JsonShape
         }
     }
 
-    private static void CheckFields(JsonElement value, JsonTypeInfo type, string? discriminator, string path, List<ErrorDetail> faults)
+    private static void CheckFields(JsonElement value, JsonTypeInfo type, string? discriminator, string path, FaultList faults)
     {
         var fields = type.Properties.Where(property => property.Set is not null).ToDictionary(property => property.Name);
         foreach (var member in value.EnumerateObject())
         {
-            var memberPath = Join(path, member.Name);
+            var memberPath = Join(path, Short(member.Name));
             if (fields.TryGetValue(member.Name, out var field))
             {
                 CheckMember(member.Value, field, type, memberPath, faults);
             }
             else if (member.Name != discriminator)
             {
-                faults.Add(new($"Unknown field '{memberPath}'.{Hint(member.Name, fields, type, path)}", memberPath, "unknown_parameter"));
+                faults.Add(() => new($"Unknown field '{memberPath}'.{Hint(member.Name, fields, type, path)}", memberPath, "unknown_parameter"));
             }
         }
 
-        faults.AddRange(fields.Values
-            .Where(field => field.IsRequired && !value.TryGetProperty(field.Name, out _))
-            .Select(field => new ErrorDetail($"'{Join(path, field.Name)}' is missing.", Join(path, field.Name), "missing_required_parameter")));
+        foreach (var field in fields.Values.Where(field => field.IsRequired && !value.TryGetProperty(field.Name, out _)))
+        {
+            faults.Add(() => new($"'{Join(path, field.Name)}' is missing.", Join(path, field.Name), "missing_required_parameter"));
+        }
     }
 
-    private static void CheckMember(JsonElement value, JsonPropertyInfo field, JsonTypeInfo owner, string path, List<ErrorDetail> faults)
+    private static void CheckMember(JsonElement value, JsonPropertyInfo field, JsonTypeInfo owner, string path, FaultList faults)
     {
         if (value.ValueKind is not JsonValueKind.Null)
         {
@@ -70,20 +73,20 @@ public static class JsonShape
         }
         else if (!field.IsSetNullable || (field.PropertyType.IsValueType && Nullable.GetUnderlyingType(field.PropertyType) is null))
         {
-            faults.Add(new($"'{path}' must not be null. Leave it out to have its default.", path, "invalid_type"));
+            faults.Add(() => new($"'{path}' must not be null. Leave it out to have its default.", path, "invalid_type"));
         }
     }
 
-    private static void CheckLeaf(JsonElement value, JsonTypeInfo type, string path, List<ErrorDetail> faults)
+    private static void CheckLeaf(JsonElement value, JsonTypeInfo type, string path, FaultList faults)
     {
+        if (Unstorable(value, path) is { } fault)
+        {
+            faults.Add(() => fault);
+            return;
+        }
+
         try
         {
-            if (value.ValueKind is JsonValueKind.String && value.GetString()!.Contains('\0'))
-            {
-                faults.Add(new($"{Name(path)} holds the character U+0000, which no text may hold.", Param(path), "invalid_string"));
-                return;
-            }
-
             value.Deserialize(type);
         }
         catch (JsonException e)
@@ -92,16 +95,30 @@ public static class JsonShape
             var message = e.Message.StartsWith("The JSON value could not be converted", StringComparison.Ordinal)
                 ? $"{Name(inner)} must be {Expected(type.Type, value)}, not {Describe(value)}."
                 : $"{Name(inner)}: {WithoutPosition(e.Message)}";
-            faults.Add(new(message, Param(inner), "invalid_type"));
-        }
-        catch (Exception e) when (e is InvalidOperationException or NotSupportedException)
-        {
-            faults.Add(new($"{Name(path)} cannot be read: {e.Message}", Param(path), "invalid_string")); // half a surrogate pair
+            faults.Add(() => new(message, Param(inner), "invalid_type"));
         }
     }
 
+    // What JSON can write and the database cannot keep, anywhere in the value.
+    private static ErrorDetail? Unstorable(JsonElement value, string path) => value.ValueKind switch
+    {
+        JsonValueKind.Object => value.EnumerateObject()
+            .Select(member => UnstorableText(member.Name, path) ?? Unstorable(member.Value, Join(path, Short(member.Name))))
+            .FirstOrDefault(fault => fault is not null),
+        JsonValueKind.Array => value.EnumerateArray()
+            .Select((item, index) => Unstorable(item, $"{path}[{index}]")).FirstOrDefault(fault => fault is not null),
+        JsonValueKind.String => UnstorableText(value.GetString()!, path),
+        JsonValueKind.Number when !double.IsFinite(value.GetDouble()) =>
+            new($"{Name(path)} is {Short(value.GetRawText())}, which is beyond the range of numbers.", Param(path), "invalid_number"),
+        _ => null,
+    };
+
+    private static ErrorDetail? UnstorableText(string text, string path) => text.Contains('\0', StringComparison.Ordinal)
+        ? new($"{Name(path)} holds the character U+0000, which no text may hold.", Param(path), "invalid_string")
+        : null;
+
     // A polymorphic object says by its discriminator which fields it has.
-    private static JsonTypeInfo? Concrete(JsonElement value, JsonTypeInfo type, string path, List<ErrorDetail> faults)
+    private static JsonTypeInfo? Concrete(JsonElement value, JsonTypeInfo type, string path, FaultList faults)
     {
         if (type.PolymorphismOptions is not { } options)
         {
@@ -113,7 +130,7 @@ public static class JsonShape
         var known = options.DerivedTypes.Select(derived => (string)derived.TypeDiscriminator!).ToList();
         if (!value.TryGetProperty(name, out var discriminator) || discriminator.ValueKind is not JsonValueKind.String)
         {
-            faults.Add(new($"'{field}' is missing. It is one of {string.Join(", ", known)}.", field, "missing_required_parameter"));
+            faults.Add(() => new($"'{field}' is missing. It is one of {string.Join(", ", known)}.", field, "missing_required_parameter"));
             return null;
         }
 
@@ -123,8 +140,8 @@ public static class JsonShape
             return type.Options.GetTypeInfo(concrete);
         }
 
-        faults.Add(new(
-            $"'{field}' is '{chosen}', which this server does not know.{NearestName.Hint(chosen, known)}", field, "unsupported_value"));
+        faults.Add(() => new(
+            $"'{field}' is '{Short(chosen)}', which this server does not know.{NearestName.Hint(chosen, known)}", field, "unsupported_value"));
         return null;
     }
 
@@ -149,8 +166,8 @@ public static class JsonShape
             _ when type == typeof(bool) => "true or false",
             _ when type == typeof(int) || type == typeof(long) => "a whole number",
             _ when type == typeof(double) || type == typeof(float) => "a number",
-            _ when typeof(System.Collections.IDictionary).IsAssignableFrom(type) || type.Name.Contains("Dictionary", StringComparison.Ordinal) => "an object",
-            _ when typeof(System.Collections.IEnumerable).IsAssignableFrom(type) => "a list",
+            _ when type.Name.Contains("Dictionary", StringComparison.Ordinal) => "an object",
+            _ when typeof(IEnumerable).IsAssignableFrom(type) => "a list",
             _ => "of another type",
         };
     }
@@ -158,7 +175,7 @@ public static class JsonShape
     private static string ExpectedName(Type type, JsonElement value)
     {
         var names = Enum.GetValues(type).Cast<object>()
-            .Select(name => JsonSerializer.Serialize(name, type, PeftServer.Engine.PeftJson.Options).Trim('"')).ToList();
+            .Select(name => JsonSerializer.Serialize(name, type, PeftJson.Options).Trim('"')).ToList();
         var nearest = value.ValueKind is JsonValueKind.String ? NearestName.Of(value.GetString()!, names) : null;
         return $"one of {string.Join(", ", names)}{(nearest is null ? "" : $" (did you mean '{nearest}'?)")}";
     }

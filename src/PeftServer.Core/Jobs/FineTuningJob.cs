@@ -78,6 +78,9 @@ public sealed class FineTuningJob
     /// <summary>The runs folder (by its id) that holds the run of the last attempt.</summary>
     public string? RunStore { get; internal set; }
 
+    /// <summary>The attempt under which that run lies there.</summary>
+    public int RunAttempt { get; internal set; }
+
     /// <summary>Bytes of that run's events.jsonl that are in the database.</summary>
     public long EventsOffset { get; internal set; }
 

@@ -7,8 +7,7 @@ namespace PeftServer.Core.Jobs;
 /// <summary>What a worker has free for one more job.</summary>
 /// <param name="Devices">Devices without a job.</param>
 /// <param name="MemoryBytes">Memory of the smallest of them; null: unknown, anything may be tried.</param>
-/// <param name="RunStore">Id of its runs folder: a job whose run lies there goes on from its checkpoints.</param>
-public sealed record WorkerCapacity(int Devices, long? MemoryBytes, string RunStore);
+public sealed record WorkerCapacity(int Devices, long? MemoryBytes);
 
 /// <summary>What a renewal learned.</summary>
 /// <param name="Held">False: stop, somebody has a newer epoch or the job is over.</param>
@@ -30,9 +29,7 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
             update jobs set
               state = 'running', lease_owner = {owner}, lease_epoch = lease_epoch + 1,
               lease_expires_at = clock_timestamp() + {lease}, attempt = attempt + 1,
-              started_at = coalesce(started_at, clock_timestamp()),
-              events_offset = case when run_store = {capacity.RunStore} then events_offset else 0 end,
-              run_store = {capacity.RunStore}
+              started_at = coalesce(started_at, clock_timestamp())
             where id = (
               select id from jobs
               where state = 'queued' and desired_state is null and gpus <= {capacity.Devices}
@@ -89,9 +86,33 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
             : new LeaseStatus(Held: false, DesiredState: null);
     }
 
+    /// <summary>The job as it is now, whatever its project. Throws when there is none.</summary>
+    public async Task<FineTuningJob> LoadAsync(string jobId, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        return await db.Jobs.AsNoTracking().SingleAsync(job => job.Id == jobId, cancellationToken);
+    }
+
+    /// <summary>What the owner of the job wants it to become; read when something was signalled.</summary>
+    public async Task<JobState?> DesiredStateAsync(string jobId, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        return await db.Jobs.Where(job => job.Id == jobId).Select(job => job.DesiredState).SingleOrDefaultAsync(cancellationToken);
+    }
+
     /// <summary>Gives a running job back whole, so that any worker may go on with it at once.</summary>
     public Task HandBackAsync(JobLease held, CancellationToken cancellationToken) =>
         writer.WriteAsync(held, transaction => transaction.Queue("The worker stops; the job waits for another"), cancellationToken);
+
+    /// <summary>Gives up a validation that was not finished, so that any worker may begin it at once.</summary>
+    public async Task ReleaseValidationAsync(JobLease held, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        await db.Database.ExecuteSqlAsync($"""
+            update jobs set lease_owner = null, lease_expires_at = null
+            where id = {held.JobId} and lease_epoch = {held.Epoch} and state = 'validating_files'
+            """, cancellationToken);
+    }
 
     /// <summary>
     /// Ends what expired: running jobs wait again (or are cancelled, if that was asked; or failed, if they keep killing

@@ -24,14 +24,19 @@ public sealed class JobTransaction
 
     /// <summary>A sentence for the job's owner.</summary>
     public void Say(string message, TrainingEventLevel level = TrainingEventLevel.Info) =>
-        Add(JobEventType.Message, level, message, data: null, state: null);
+        Add(JobEventType.Message, level, message, data: null, state: null, Job.Attempt);
 
-    /// <summary>The numbers of a step; they are the job's progress from now on.</summary>
-    public void Measure(string message, JsonElement metrics, TrainingEventLevel level = TrainingEventLevel.Info)
+    /// <summary>What the trainer of the current run said, or of a former one whose last words are still to be stored.</summary>
+    public void Relay(TrainingEvent said)
     {
-        var clean = ForeignText.Clean(metrics);
-        Job.Progress = clean;
-        Add(JobEventType.Metrics, level, message, clean, state: null);
+        if (said is not { Type: TrainingEventType.Metrics, Data: { } numbers })
+        {
+            Add(JobEventType.Message, said.Level, said.Message, data: null, state: null, Job.RunAttempt);
+            return;
+        }
+
+        Job.Progress = ForeignText.Clean(JsonSerializer.SerializeToElement(numbers));
+        Add(JobEventType.Metrics, said.Level, said.Message, Job.Progress, state: null, Job.RunAttempt);
     }
 
     /// <summary>The files were in order: the job waits for a worker.</summary>
@@ -52,6 +57,10 @@ public sealed class JobTransaction
     }
 
     public void Cancel() => Finish(JobState.Cancelled, "The job was cancelled");
+
+    /// <summary>The run of this attempt begins, with an empty events file.</summary>
+    public void BeginRun(string runStore) =>
+        (Job.RunStore, Job.RunAttempt, Job.EventsOffset) = (runStore, Job.Attempt, 0);
 
     /// <summary>Marks how far the run's events file is stored.</summary>
     public void AdvanceEvents(long offset) => Job.EventsOffset = offset;
@@ -92,7 +101,7 @@ public sealed class JobTransaction
     internal void Enter(JobState state, string message, TrainingEventLevel level = TrainingEventLevel.Info)
     {
         Job.State = state;
-        Add(JobEventType.Message, level, message, data: null, state);
+        Add(JobEventType.Message, level, message, data: null, state, Job.Attempt);
     }
 
     private void Finish(JobState state, string message, TrainingEventLevel level = TrainingEventLevel.Info)
@@ -104,7 +113,7 @@ public sealed class JobTransaction
         Enter(state, message, level);
     }
 
-    private void Add(JobEventType type, TrainingEventLevel level, string message, JsonElement? data, JobState? state) =>
+    private void Add(JobEventType type, TrainingEventLevel level, string message, JsonElement? data, JobState? state, int attempt) =>
         _db.Events.Add(new JobEvent
         {
             JobId = Job.Id,
@@ -115,7 +124,7 @@ public sealed class JobTransaction
             Level = level,
             Message = ForeignText.Clean(message),
             Data = data,
-            Attempt = Job.Attempt,
+            Attempt = attempt,
             State = state,
         });
 }

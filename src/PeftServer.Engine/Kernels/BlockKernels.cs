@@ -28,8 +28,11 @@ internal abstract class BlockKernels
     /// <summary>hidden = silu(gate) · up for rows [gate | up]: [n, F], may be part of wider rows.</summary>
     public abstract void SwiGlu(Tensor gateUp, Tensor hidden);
 
-    /// <summary>Overwrites [gate | up] with their gradients; grad may be part of wider rows.</summary>
-    public abstract void SwiGluBackward(Tensor grad, Tensor gateUp);
+    /// <summary>
+    /// Overwrites [gate | up] with their gradients and writes silu(gate) · up to <paramref name="hidden"/> [n, F] on the way; grad may
+    /// be part of wider rows.
+    /// </summary>
+    public abstract void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden);
 
     /// <summary>
     /// Adds −log p of every target to <paramref name="loss"/> and the hits to <paramref name="correct"/> (float32 scalars), and

@@ -14,12 +14,13 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private readonly Dictionary<string, nint> _functions = [];
     private readonly nint _module;
 
-    /// <summary>Widths of rows that the kernels take: groups of eight values, at most 8 · 256 · 4 of them.</summary>
+    /// <summary>Widest rows that the norms take: a thread for each group of eight values.</summary>
     public const int MaxHidden = 8192;
 
     public CudaBlockKernels(int device)
     {
         _device = device;
+        using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
     }
 
@@ -27,14 +28,14 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     {
         var (a, b, c, d, e, f) = (At(x), At(delta), At(weight), At(sum), At(normed), At(rstd));
         var (n8, ld8, little) = ((int)x.size(1) / 8, (int)normed.stride(0) / 8, (float)eps);
-        Launch("add_rms_norm", ((int)x.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &n8, &ld8, &little);
+        Launch("add_rms_norm", ((int)x.size(0), 1), Threads(n8), &a, &b, &c, &d, &e, &f, &n8, &ld8, &little);
     }
 
     public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
     {
         var (a, b, c, d, e, f) = (At(grad), At(x), At(weight), At(rstd), At(residual), At(gradX));
         var (n8, ld8) = ((int)x.size(1) / 8, (int)grad.stride(0) / 8);
-        Launch("rms_norm_backward", ((int)x.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &n8, &ld8);
+        Launch("rms_norm_backward", ((int)x.size(0), 1), Threads(n8), &a, &b, &c, &d, &e, &f, &n8, &ld8);
     }
 
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
@@ -58,11 +59,11 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Launch("swiglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
     }
 
-    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
     {
-        var (a, b) = (At(grad), At(gateUp));
+        var (a, b, c) = (At(grad), At(gateUp), At(hidden));
         var (f8, ld8) = ((int)gateUp.size(1) / 16, (int)grad.stride(0) / 8);
-        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
+        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ld8);
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale)
@@ -87,6 +88,9 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         using var reader = new StreamReader(stream);
         return reader.ReadToEnd() + "\n";
     }
+
+    /// <summary>Whole warps, one thread for each group of eight values.</summary>
+    private static int Threads(int groups) => (groups + 31) / 32 * 32;
 
     private static nint At(Tensor? tensor) => tensor is null ? 0 : Aten.DataPointer(tensor);
 

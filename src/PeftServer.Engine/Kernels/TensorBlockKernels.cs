@@ -50,9 +50,10 @@ internal sealed class TensorBlockKernels : BlockKernels
         hidden.copy_(F.silu(halves[0]).mul(halves[1]));
     }
 
-    public override void SwiGluBackward(Tensor grad, Tensor gateUp)
+    public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
     {
         using var scope = NewDisposeScope();
+        SwiGlu(gateUp, hidden);
         var halves = gateUp.chunk(2, -1);
         var (gate, up, d) = (halves[0].to(ScalarType.Float32), halves[1].to(ScalarType.Float32), grad.to(ScalarType.Float32));
         var s = gate.sigmoid();

@@ -26,8 +26,8 @@ public abstract class AttentionBackend
             // The heads of a group are as good as several queries that see all keys: nothing is repeated, nothing masked.
             var from = options.Window is { } width ? Math.Max(0, keys - width) : 0;
             var (seen, values) = (k.narrow(0, from, keys - from), v.narrow(0, from, keys - from));
-            var grouped = q.view(1, k.size(1), repeats, q.size(2)); // [1, G, H/G, D]
-            return Aten.Attention(grouped, Heads(seen, 1), Heads(values, 1), null, causal: false, options.Scale).view(1, q.size(1), q.size(2)).MoveToOuterDisposeScope();
+            var grouped = q.reshape(1, k.size(1), repeats, q.size(2)); // [1, G, H/G, D]
+            return Aten.Attention(grouped, Heads(seen, 1), Heads(values, 1), null, causal: false, options.Scale).reshape(1, q.size(1), q.size(2)).MoveToOuterDisposeScope();
         }
 
         // On a CPU only equal heads take the fast path; copying a few keys costs less than the other.

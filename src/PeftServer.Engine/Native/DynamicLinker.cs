@@ -24,6 +24,14 @@ internal static partial class DynamicLinker
         return handle;
     }
 
+    /// <summary>
+    /// Gives native code an environment variable where it has none of that name. .NET's own call changes only what .NET sees.
+    /// </summary>
+    public static void SetDefault(string name, string value) => _ = SetEnvironment(name, value, overwrite: 0);
+
+    [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int SetEnvironment(string name, string value, int overwrite);
+
     [LibraryImport("libc", EntryPoint = "dlopen", StringMarshalling = StringMarshalling.Utf8)]
     private static partial nint Open(string path, int flags);
 

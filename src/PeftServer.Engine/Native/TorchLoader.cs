@@ -46,6 +46,8 @@ public static class TorchLoader
                 return;
             }
 
+            // Blocks of every size in one growing segment: batches of varying length do not tear the memory to pieces.
+            DynamicLinker.SetDefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True");
             var from = Find(folder);
             DynamicLinker.Open(Path.Combine(from, "libc10.so"));
             TorchCpu = DynamicLinker.Open(Path.Combine(from, "libtorch_cpu.so"));

@@ -37,6 +37,36 @@ internal sealed record SftBatch
 
     public int TokenCount => Sequences.Sum(sequence => sequence.Length);
 
+    /// <summary>The same rows in batches of at most <paramref name="maxTokens"/> each, where single rows allow it.</summary>
+    public IReadOnlyList<SftBatch> Split(int maxTokens)
+    {
+        if (TokenCount <= maxTokens || Sequences.Count == 1)
+        {
+            return [this];
+        }
+
+        var (batches, starts, first, target) = (new List<SftBatch>(), Starts, 0, 0);
+        for (var i = 0; i < Sequences.Count; i++)
+        {
+            if (i + 1 < Sequences.Count && starts[i + 2] - starts[first] <= maxTokens)
+            {
+                continue;
+            }
+
+            var last = target;
+            while (last < Sources.Length && Sources[last] < starts[i + 1])
+            {
+                last++;
+            }
+
+            batches.Add(new SftBatch(
+                [.. Sequences.Skip(first).Take(i + 1 - first)], Array.ConvertAll(Sources[target..last], source => source - starts[first]), Targets[target..last]));
+            (first, target) = (i + 1, last);
+        }
+
+        return batches;
+    }
+
     public static SftBatch Of(IEnumerable<TrainingRow> rows)
     {
         var (sequences, sources, targets) = (new List<int[]>(), new List<long>(), new List<long>());

@@ -38,7 +38,7 @@ internal static class TrainingSteps
         : model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
         : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
         : model.HiddenSize % 8 != 0 || model.HiddenSize > CudaBlockKernels.MaxHidden || model.Config.VocabSize % 8 != 0 ? "the model's widths do not suit the kernels"
-        : model.model.layers[0].self_attn.Heads.HeadDim is not (64 or 128) ? "its heads are neither 64 nor 128 wide"
+        : model.model.layers[0].self_attn.Heads.HeadDim is var width && (width % 16 != 0 || width > 256) ? $"its heads are {width} wide"
         : null;
 
     private static string? CpuObstacle(LlamaForCausalLM model) =>

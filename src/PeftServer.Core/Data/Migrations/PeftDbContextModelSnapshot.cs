@@ -247,6 +247,10 @@ namespace PeftServer.Core.Data.Migrations
                         .HasColumnType("text[]")
                         .HasColumnName("result_files");
 
+                    b.Property<int>("RunAttempt")
+                        .HasColumnType("integer")
+                        .HasColumnName("run_attempt");
+
                     b.Property<string>("RunStore")
                         .HasColumnType("text")
                         .HasColumnName("run_store");

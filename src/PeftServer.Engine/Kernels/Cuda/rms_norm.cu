@@ -1,5 +1,6 @@
-// One block a token; a thread holds up to CHUNKS groups of eight values in registers, so each is read once.
-#define CHUNKS 4
+// One block a token, a thread for each group of eight values: a row of 8,192 takes all 1,024. Values stay in registers, so each is
+// read once.
+#define CHUNKS 1
 
 // sum = x + delta (x alone where delta is null), rounded to bfloat16 as the stream is kept; normed = sum / rms(sum) * weight.
 // normed may be a part of wider rows: ld_normed is their width. In units of eight values: n8, ld_normed8.

@@ -2,6 +2,7 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Training.Fast;
 
@@ -35,31 +36,51 @@ internal sealed class FastLlamaLayer : IDisposable
 
     private double Scale => 1 / Math.Sqrt(Heads.HeadDim);
 
-    /// <summary>The block's output as (x, y), and what its backward needs.</summary>
-    public (Tensor X, Tensor Y, LayerState State) Forward(Tensor x, Tensor? y, FastBatch batch)
+    /// <summary>
+    /// The block's output as (x, y). The state is what its backward needs: all of it, or in lean mode the block's input alone.
+    /// </summary>
+    public (Tensor X, Tensor Y, LayerState State) Forward(Tensor x, Tensor? y, FastBatch batch, ActivationMode mode)
     {
         using var scope = NewDisposeScope();
-        var state = Attend(x, y, batch);
-        var output = Down(state);
-        return (state.Middle, output.MoveToOuterDisposeScope(), state.MoveToOuterScope(borrowed: x));
-    }
+        var keep = mode is ActivationMode.Keep;
+        var input = y is null ? x : empty_like(x); // [n, hidden]: x + y
+        var attention = Attend(x, y, y is null ? null : input, batch);
+        var projected = attention.Projected;
+        var (middle, output) = (empty_like(x), empty_like(x)); // [n, hidden]
+        MlpState? mlp = null;
+        foreach (var (start, count) in Pieces(x.size(0), mode))
+        {
+            using var inner = NewDisposeScope();
+            var piece = ForwardMlp(input.narrow(0, start, count), projected.narrow(0, start, count), middle.narrow(0, start, count), output.narrow(0, start, count));
+            mlp = keep ? piece.MoveToOuterScope() : null;
+        }
 
-    /// <summary>Gives up all but the block's input, to be computed again when the backward comes.</summary>
-    public LayerState Recompute(Tensor input, FastBatch batch)
-    {
-        using var scope = NewDisposeScope();
-        return Attend(input, null, batch).MoveToOuterScope(borrowed: input);
+        var state = new LayerState(input, keep ? attention : null, keep ? middle : null, mlp);
+        if (y is not null)
+        {
+            input.MoveToOuterDisposeScope();
+        }
+
+        return (middle.MoveToOuterDisposeScope(), output.MoveToOuterDisposeScope(), state.MoveToOuterScope());
     }
 
     /// <summary>
     /// From the gradient of the block's output (of x and y alike) to that of its input, which it returns unless the block is the first.
-    /// What the state holds is used up.
+    /// What the state does not hold is computed again; what it holds is used up.
     /// </summary>
-    public Tensor? Backward(Tensor grad, LayerState state, FastBatch batch, bool needsInput)
+    public Tensor? Backward(Tensor grad, LayerState state, FastBatch batch, ActivationMode mode, bool needsInput)
     {
         using var scope = NewDisposeScope();
-        var middle = BackwardMlp(grad, state);
-        return BackwardAttention(middle, state, batch, needsInput)?.MoveToOuterDisposeScope();
+        var attention = state.Attention ?? Attend(state.Input, null, null, batch);
+        var middle = state.Middle ?? state.Input.Plus(attention.Projected);
+        var dMiddle = empty_like(grad); // [n, hidden]
+        foreach (var (start, count) in Pieces(grad.size(0), mode))
+        {
+            using var inner = NewDisposeScope();
+            BackwardMlp(grad.narrow(0, start, count), middle.narrow(0, start, count), state.Mlp, dMiddle.narrow(0, start, count));
+        }
+
+        return BackwardAttention(dMiddle, state.Input, attention, batch, needsInput)?.MoveToOuterDisposeScope();
     }
 
     public void Dispose()
@@ -70,91 +91,112 @@ internal sealed class FastLlamaLayer : IDisposable
         _down.Dispose();
     }
 
-    /// <summary>Attention and the first half of the feed-forward: all that a backward needs.</summary>
-    private LayerState Attend(Tensor x, Tensor? y, FastBatch batch)
+    /// <summary>Rows that go through the feed-forward together: all of them, or in lean mode so many that its wide rows stay small.</summary>
+    private static IEnumerable<(long Start, long Count)> Pieces(long tokens, ActivationMode mode)
     {
-        var input = y is null ? x : empty_like(x); // [n, hidden]: x + y
-        var normed = Norm(_layer.input_layernorm, x, y, y is null ? null : input, _qkv, out _);
-        var qkv = _qkv.Forward(normed); // [n, (H + 2G)·D]
-        normed.Dispose();
-        _kernels.Rope(qkv, batch.Cos, batch.Sin, Heads);
-        var (q, k, v) = Split(qkv);
-        var attention = _kernels.Attention(q, k, v, batch.Borders, Scale);
-
-        var projected = Output(attention);
-        var middle = empty_like(x); // [n, hidden]: input + what attention gave
-        var normedMiddle = Norm(_layer.post_attention_layernorm, input, projected, middle, _gateUp, out _);
-        var gateUp = _gateUp.Forward(normedMiddle); // [n, 2F]
-        return new LayerState(input, qkv, attention, middle, gateUp);
-    }
-
-    private Tensor Norm(RmsNorm norm, Tensor x, Tensor? y, Tensor? sum, FoldedProjection into, out Tensor rstd)
-    {
-        var normed = into.NewInput(x.size(0));
-        rstd = empty(x.size(0), dtype: ScalarType.Float32, device: x.device);
-        _kernels.AddRmsNorm(x, y, norm.weight.Value, norm.Eps, sum, into.Columns(normed), rstd);
-        return normed;
-    }
-
-    private Tensor Output(AttentionState attention)
-    {
-        using var scope = NewDisposeScope();
-        return _o.Forward(OutputInput(attention)).MoveToOuterDisposeScope(); // [n, hidden]
-    }
-
-    private Tensor OutputInput(AttentionState attention)
-    {
-        var input = _o.NewInput(attention.Output.size(0));
-        _o.Columns(input).copy_(attention.Output.view(-1, _o.InFeatures));
-        return input;
-    }
-
-    private Tensor Down(LayerState state)
-    {
-        using var scope = NewDisposeScope();
-        var hidden = _down.NewInput(state.GateUp.size(0));
-        _kernels.SwiGlu(state.GateUp, _down.Columns(hidden));
-        return _down.Forward(hidden).MoveToOuterDisposeScope(); // [n, hidden]
-    }
-
-    private Tensor BackwardMlp(Tensor grad, LayerState state)
-    {
-        using var scope = NewDisposeScope();
-        using (var hidden = _down.NewInput(grad.size(0)))
+        const long Lean = 4096;
+        var size = mode is ActivationMode.Keep ? tokens : Lean;
+        for (var start = 0L; start < tokens; start += size)
         {
-            _kernels.SwiGlu(state.GateUp, _down.Columns(hidden));
-            _down.FillRanks(hidden);
-            using var dHidden = _down.Backward(grad, hidden)!; // [n, F]
-            _kernels.SwiGluBackward(dHidden, state.GateUp); // gate and up are their gradients from here on
+            yield return (start, Math.Min(size, tokens - start));
+        }
+    }
+
+    /// <summary>Norm, projections, attention, output projection. The sum x + y is written to <paramref name="sum"/> where there is a y.</summary>
+    private AttentionPart Attend(Tensor x, Tensor? y, Tensor? sum, FastBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var qkv = empty([x.size(0), _qkv.OutFeatures], dtype: x.dtype, device: x.device); // [n, (H + 2G)·D]
+        Tensor u;
+        using (var normed = _qkv.NewInput(x.size(0)))
+        {
+            Norm(_layer.input_layernorm, x, y, sum, _qkv.Columns(normed)).Dispose();
+            _qkv.Forward(normed, qkv);
+            u = _qkv.Ranks(normed);
         }
 
-        var normed = Norm(_layer.post_attention_layernorm, state.Middle, null, null, _gateUp, out var rstd);
-        _gateUp.FillRanks(normed);
-        var dNormed = _gateUp.Backward(state.GateUp, normed)!;
-        var result = empty_like(grad);
-        _kernels.RmsNormBackward(dNormed, state.Middle, _layer.post_attention_layernorm.weight.Value, rstd, grad, result);
-        return result.MoveToOuterDisposeScope(); // [n, hidden]
+        _kernels.Rope(qkv, batch.Cos, batch.Sin, Heads);
+        var (q, k, v) = Split(qkv);
+        var heads = _kernels.Attention(q, k, v, batch.Borders, Scale);
+        var (projected, outputU) = _o.ForwardApart(heads.Output.view(-1, _o.InFeatures));
+        return new AttentionPart(qkv, u, heads, outputU, projected).MoveToOuterScope();
     }
 
-    private Tensor? BackwardAttention(Tensor grad, LayerState state, FastBatch batch, bool needsInput)
+    /// <summary>Writes input + projected to middle and the feed-forward's answer to output.</summary>
+    private MlpState ForwardMlp(Tensor input, Tensor projected, Tensor middle, Tensor output)
     {
         using var scope = NewDisposeScope();
-        var outputInput = OutputInput(state.Attention);
-        _o.FillRanks(outputInput);
-        var dOutput = _o.Backward(grad, outputInput)!.contiguous().view(-1, Heads.QueryHeads, Heads.HeadDim);
-        var (q, k, v) = Split(state.Qkv);
-        var (dq, dk, dv) = _kernels.AttentionBackward(dOutput, q, k, v, state.Attention, batch.Borders, Scale);
-        var dQkv = empty_like(state.Qkv);
+        var rows = input.size(0);
+        var gateUp = empty([rows, _gateUp.OutFeatures], dtype: input.dtype, device: input.device); // [n, 2F]
+        Tensor u;
+        using (var normed = _gateUp.NewInput(rows))
+        {
+            Norm(_layer.post_attention_layernorm, input, projected, middle, _gateUp.Columns(normed)).Dispose();
+            _gateUp.Forward(normed, gateUp);
+            u = _gateUp.Ranks(normed);
+        }
+
+        var hidden = _down.NewInput(rows);
+        _kernels.SwiGlu(gateUp, _down.Columns(hidden));
+        _down.Forward(hidden, output);
+        return new MlpState(gateUp, u, _down.Ranks(hidden)).MoveToOuterScope();
+    }
+
+    private Tensor Norm(RmsNorm norm, Tensor x, Tensor? y, Tensor? sum, Tensor normed)
+    {
+        var rstd = empty(x.size(0), dtype: ScalarType.Float32, device: x.device);
+        _kernels.AddRmsNorm(x, y, norm.weight.Value, norm.Eps, sum, normed, rstd);
+        return rstd;
+    }
+
+    private void BackwardMlp(Tensor grad, Tensor middle, MlpState? state, Tensor dMiddle)
+    {
+        using var scope = NewDisposeScope();
+        var normed = _gateUp.NewInput(middle.size(0));
+        var rstd = Norm(_layer.post_attention_layernorm, middle, null, null, _gateUp.Columns(normed));
+        var gateUp = state?.GateUp ?? empty([middle.size(0), _gateUp.OutFeatures], dtype: grad.dtype, device: grad.device);
+        if (state is null)
+        {
+            _gateUp.Forward(normed, gateUp);
+        }
+
+        var u = state?.U ?? _gateUp.Ranks(normed);
+        using (var hidden = empty([middle.size(0), _down.InFeatures], dtype: grad.dtype, device: grad.device))
+        {
+            var (dHidden, du) = _down.BackwardInput(grad); // [n, F], [n, P]
+            _kernels.SwiGluBackward(dHidden, gateUp, hidden); // gate and up are their gradients from here on
+            _down.AddGradients(grad, hidden, state?.DownU ?? _down.RanksOf(hidden), du);
+            dHidden.Dispose();
+            du.Dispose();
+        }
+
+        var (dNormed, dRanks) = _gateUp.BackwardInput(gateUp);
+        _gateUp.AddGradients(gateUp, _gateUp.Columns(normed), u, dRanks);
+        _kernels.RmsNormBackward(dNormed, middle, _layer.post_attention_layernorm.weight.Value, rstd, grad, dMiddle);
+    }
+
+    private Tensor? BackwardAttention(Tensor grad, Tensor input, AttentionPart part, FastBatch batch, bool needsInput)
+    {
+        using var scope = NewDisposeScope();
+        var output = part.Heads.Output.view(-1, _o.InFeatures);
+        var (dOutput, dOutputRanks) = _o.BackwardInput(grad);
+        _o.AddGradients(grad, output, part.OutputU, dOutputRanks);
+        var (q, k, v) = Split(part.Qkv);
+        var (dq, dk, dv) = _kernels.AttentionBackward(dOutput.view(-1, Heads.QueryHeads, Heads.HeadDim), q, k, v, part.Heads, batch.Borders, Scale);
+        var dQkv = empty_like(part.Qkv);
         _kernels.RopeBackward(dq, dk, dv, batch.Cos, batch.Sin, dQkv, Heads);
 
-        var normed = Norm(_layer.input_layernorm, state.Input, null, null, _qkv, out var rstd);
-        _qkv.FillRanks(normed);
-        if (_qkv.Backward(dQkv, normed, needsInput) is not { } dNormed)
+        var normed = empty_like(input); // [n, hidden]
+        var rstd = Norm(_layer.input_layernorm, input, null, null, normed);
+        if (!needsInput)
         {
+            _qkv.AddGradients(dQkv, normed, part.U, _qkv.BackwardRanks(dQkv));
             return null;
         }
 
-        _kernels.RmsNormBackward(dNormed, state.Input, _layer.input_layernorm.weight.Value, rstd, grad, grad);
+        var (dNormed, dRanks) = _qkv.BackwardInput(dQkv);
+        _qkv.AddGradients(dQkv, normed, part.U, dRanks);
+        _kernels.RmsNormBackward(dNormed, input, _layer.input_layernorm.weight.Value, rstd, grad, grad);
         return grad.alias().MoveToOuterDisposeScope(); // [n, hidden]
     }
 
@@ -165,32 +207,41 @@ internal sealed class FastLlamaLayer : IDisposable
 }
 
 /// <summary>
-/// What a block keeps for its backward: about 94 KB a token in an 8B Llama. Norms, SwiGLU and the thin products are cheap to compute
-/// again and are not kept.
+/// What a block keeps for its backward: about 94 KB a token in an 8B Llama. Norms, SwiGLU and its product are cheap to compute again
+/// and are not kept; in lean mode only the input is.
 /// </summary>
-internal sealed record LayerState(Tensor Input, Tensor Qkv, AttentionState Attention, Tensor Middle, Tensor GateUp) : IDisposable
+internal sealed record LayerState(Tensor Input, AttentionPart? Attention, Tensor? Middle, MlpState? Mlp) : IDisposable
+{
+    public LayerState MoveToOuterScope()
+    {
+        Attention?.MoveToOuterScope();
+        Mlp?.MoveToOuterScope();
+        return this;
+    }
+
+    public void Dispose()
+    {
+        Input.Dispose();
+        Middle?.Dispose();
+        Attention?.Dispose();
+        Mlp?.Dispose();
+    }
+}
+
+/// <summary>Fused rows [q | k | v] after the rotation, LoRA's u of them, the heads, LoRA's u of the output, and what it gave.</summary>
+internal sealed record AttentionPart(Tensor Qkv, Tensor U, AttentionState Heads, Tensor OutputU, Tensor Projected) : IDisposable
 {
     private IEnumerable<Tensor> All =>
-        new[] { Input, Qkv, Attention.Output, Attention.LogSumExp, Attention.Seed, Attention.Offset, Middle, GateUp }.OfType<Tensor>();
+        new[] { Qkv, U, Heads.Output, Heads.LogSumExp, Heads.Seed, Heads.Offset, OutputU, Projected }.OfType<Tensor>();
 
-    /// <summary>Moves what was made here; <paramref name="borrowed"/> is the caller's already.</summary>
-    public LayerState MoveToOuterScope(Tensor borrowed)
+    public AttentionPart MoveToOuterScope()
     {
-        foreach (var tensor in All.Where(tensor => !ReferenceEquals(tensor, borrowed)))
+        foreach (var tensor in All.Where(tensor => !tensor.IsInvalid))
         {
             tensor.MoveToOuterDisposeScope();
         }
 
         return this;
-    }
-
-    /// <summary>For a block that is computed again. The middle is part of the stream and goes when the next block has taken it in.</summary>
-    public void DropAllButInput()
-    {
-        foreach (var tensor in All.Where(tensor => !ReferenceEquals(tensor, Input) && !ReferenceEquals(tensor, Middle)))
-        {
-            tensor.Dispose();
-        }
     }
 
     public void Dispose()
@@ -199,6 +250,25 @@ internal sealed record LayerState(Tensor Input, Tensor Qkv, AttentionState Atten
         {
             tensor.Dispose();
         }
+    }
+}
+
+/// <summary>Rows [gate | up], LoRA's u of them and of the product.</summary>
+internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor DownU) : IDisposable
+{
+    public MlpState MoveToOuterScope()
+    {
+        GateUp.MoveToOuterDisposeScope();
+        U.MoveToOuterDisposeScope();
+        DownU.MoveToOuterDisposeScope();
+        return this;
+    }
+
+    public void Dispose()
+    {
+        GateUp.Dispose();
+        U.Dispose();
+        DownU.Dispose();
     }
 }
 

@@ -12,7 +12,13 @@ namespace PeftServer.Engine.Training.Fast;
 internal sealed class FastLlamaStep : ITrainingStep
 {
     /// <summary>Rows of scores that are in memory at once: a vocabulary of 128,256 makes a gigabyte of them.</summary>
-    private const int HeadChunk = 4096;
+    private int HeadChunk => _mode is ActivationMode.Keep ? 4096 : 2048;
+
+    /// <summary>
+    /// Tokens that go through the model at once in lean mode. Gradients add up, so the result is that of the whole batch, and
+    /// products of 4,096 rows are about as fast as longer ones.
+    /// </summary>
+    private const int LeanTokens = 4096;
 
     private readonly LlamaForCausalLM _model;
     private readonly BlockKernels _kernels;
@@ -47,6 +53,18 @@ internal sealed class FastLlamaStep : ITrainingStep
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
+        var (loss, correct) = (zeros([], device: _model.Device), zeros([], device: _model.Device));
+        foreach (var pass in _mode is ActivationMode.Keep ? [batch] : batch.Split(LeanTokens))
+        {
+            Pass(pass, scale, loss, correct);
+        }
+
+        return (loss.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
+    }
+
+    private void Pass(SftBatch batch, double scale, Tensor loss, Tensor correct)
+    {
+        using var scope = NewDisposeScope();
         var device = _model.Device;
         using var packed = ForwardBatch.Packed(batch.Sequences, [], device);
         var (cos, sin) = _model.model.Rotary.At(packed.Positions, ScalarType.Float32);
@@ -59,27 +77,30 @@ internal sealed class FastLlamaStep : ITrainingStep
         Tensor? y = null;
         foreach (var layer in _layers)
         {
-            var (nextX, nextY, state) = layer.Forward(x, y, fast);
+            var (nextX, nextY, state) = layer.Forward(x, y, fast, _mode);
             y?.Dispose();
-            if (_mode is ActivationMode.Recompute)
+            if (_mode is ActivationMode.Recompute && states.Count > 0)
             {
-                states.TryPeek(out var before);
-                before?.Middle.Dispose(); // it was x, and is in this block's input now
-                state.DropAllButInput();
+                x.Dispose(); // it is in this block's input now
             }
 
+            state.Attention?.Projected.Dispose(); // it is in the middle now
             states.Push(state);
             (x, y) = (nextX, nextY);
         }
 
-        var grad = Head(x, y!, batch, scale, out var loss, out var correct);
+        var grad = Head(x, y!, batch, scale, loss, correct);
         y!.Dispose();
+        if (_mode is ActivationMode.Recompute)
+        {
+            x.Dispose();
+        }
+
         for (var i = _layers.Count - 1; i >= 0; i--)
         {
             using var inner = NewDisposeScope();
             var state = states.Pop();
-            var full = _mode is ActivationMode.Keep ? state : _layers[i].Recompute(state.Input, fast);
-            var below = _layers[i].Backward(grad, full, fast, needsInput: i > 0);
+            var below = _layers[i].Backward(grad, state, fast, _mode, needsInput: i > 0);
             grad.Dispose();
             state.Dispose();
             if (below is not null)
@@ -87,8 +108,6 @@ internal sealed class FastLlamaStep : ITrainingStep
                 grad = below.MoveToOuterDisposeScope();
             }
         }
-
-        return (loss.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 
     public void AdapterChanged()
@@ -104,15 +123,13 @@ internal sealed class FastLlamaStep : ITrainingStep
     }
 
     /// <summary>Final norm, scores and loss of the targets in pieces; gives the gradient of the last block's output.</summary>
-    private Tensor Head(Tensor x, Tensor y, SftBatch batch, double scale, out Tensor loss, out Tensor correct)
+    private Tensor Head(Tensor x, Tensor y, SftBatch batch, double scale, Tensor loss, Tensor correct)
     {
         using var scope = NewDisposeScope();
         var (norm, head, device) = (_model.model.norm, _model.lm_head.weight.Value, x.device);
         var (sum, normed, rstd) = (empty_like(x), empty_like(x), empty(x.size(0), dtype: ScalarType.Float32, device: device));
         _kernels.AddRmsNorm(x, y, norm.weight.Value, norm.Eps, sum, normed, rstd);
 
-        loss = zeros([], dtype: ScalarType.Float32, device: device);
-        correct = zeros([], dtype: ScalarType.Float32, device: device);
         var dNormed = zeros_like(normed);
         for (var start = 0; start < batch.Targets.Length; start += HeadChunk)
         {
@@ -126,8 +143,6 @@ internal sealed class FastLlamaStep : ITrainingStep
 
         var grad = empty_like(x);
         _kernels.RmsNormBackward(dNormed, sum, norm.weight.Value, rstd, null, grad);
-        loss.MoveToOuterDisposeScope();
-        correct.MoveToOuterDisposeScope();
         return grad.MoveToOuterDisposeScope();
     }
 }

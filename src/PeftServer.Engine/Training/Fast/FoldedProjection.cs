@@ -74,53 +74,77 @@ internal sealed class FoldedProjection : IDisposable
     /// <summary>The input's own columns: [n, K], in wider rows.</summary>
     public Tensor Columns(Tensor input) => input.narrow(1, 0, InFeatures);
 
-    /// <summary>y [n, N] for an input whose own columns are filled; writes u beside them.</summary>
-    public Tensor Forward(Tensor input)
+    /// <summary>Writes u = x Aᵀ beside an input whose own columns are filled, and y [n, N] = [x | u] [W | s·B]ᵀ to <paramref name="target"/>.</summary>
+    public void Forward(Tensor input, Tensor target)
     {
         using var scope = NewDisposeScope();
-        FillRanks(input);
-        return F.linear(input, _weight).MoveToOuterDisposeScope();
-    }
-
-    /// <summary>Writes u = x Aᵀ beside the input, as <see cref="Forward"/> does.</summary>
-    public void FillRanks(Tensor input)
-    {
         if (RankWidth > 0)
         {
-            using var scope = NewDisposeScope();
             Aten.Product(Columns(input), _a.t(), input.narrow(1, InFeatures, RankWidth));
         }
+
+        Aten.Product(input, _weight.t(), target);
     }
 
-    /// <summary>
-    /// Adds the gradients of A and B, and gives that of the input as [n, K] in wider rows (nothing where the input needs none).
-    /// </summary>
-    public Tensor? Backward(Tensor grad, Tensor input, bool needsInput = true)
+    /// <summary>u [n, P] as <see cref="Forward"/> left it beside the input, to be kept for the backward.</summary>
+    public Tensor Ranks(Tensor input) => input.narrow(1, InFeatures, RankWidth).clone();
+
+    /// <summary>u [n, P] of an input [n, K] that stands alone.</summary>
+    public Tensor RanksOf(Tensor x)
     {
         using var scope = NewDisposeScope();
-        if (RankWidth == 0)
+        return x.mm(_a.t()).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>y and u of an input [n, K] that stands alone, where copying it would cost more than the thin product does.</summary>
+    public (Tensor Y, Tensor U) ForwardApart(Tensor x)
+    {
+        using var scope = NewDisposeScope();
+        var (y, u) = (x.mm(Columns(_weight).t()), x.mm(_a.t()));
+        if (RankWidth > 0)
         {
-            return needsInput ? grad.mm(_weight).MoveToOuterDisposeScope() : null;
+            y.addmm_(u, _weight.narrow(1, InFeatures, RankWidth).t(), 1f, 1f);
         }
 
-        var u = input.narrow(1, InFeatures, RankWidth); // [n, P]
-        var all = needsInput ? grad.mm(_weight) : null; // [n, K + P]
-        var du = all is null ? grad.mm(_weight.narrow(1, InFeatures, RankWidth)) : all.narrow(1, InFeatures, RankWidth); // [n, P]
+        return (y.MoveToOuterDisposeScope(), u.MoveToOuterDisposeScope());
+    }
+
+    /// <summary>The gradients of the input, [n, K] in wider rows, and of u, [n, P], from that of y [n, N].</summary>
+    public (Tensor Dx, Tensor Du) BackwardInput(Tensor grad)
+    {
+        using var scope = NewDisposeScope();
+        var all = grad.mm(_weight); // [n, K + P]
+        var (dx, du) = (Columns(all), all.narrow(1, InFeatures, RankWidth));
+        if (RankWidth > 0)
+        {
+            dx.addmm_(du, _a, 1f, 1f);
+        }
+
+        return (dx.MoveToOuterDisposeScope(), du.MoveToOuterDisposeScope());
+    }
+
+    /// <summary>The gradient of u alone, for an input that needs none.</summary>
+    public Tensor BackwardRanks(Tensor grad)
+    {
+        using var scope = NewDisposeScope();
+        return grad.mm(_weight.narrow(1, InFeatures, RankWidth)).MoveToOuterDisposeScope(); // [n, P]
+    }
+
+    /// <summary>Adds the gradients of the A's and B's: grad is that of y, x [n, K] the input, u [n, P] what A made of it.</summary>
+    public void AddGradients(Tensor grad, Tensor x, Tensor u, Tensor du)
+    {
+        if (RankWidth == 0)
+        {
+            return;
+        }
+
+        using var scope = NewDisposeScope();
         var dB = grad.t().mm(u); // [N, P]; only the members' own blocks mean something
-        var dA = du.t().mm(Columns(input)); // [P, K]
+        var dA = du.t().mm(x); // [P, K]
         foreach (var member in _members)
         {
             member.Add(dA, dB);
         }
-
-        if (all is null)
-        {
-            return null;
-        }
-
-        var dx = Columns(all);
-        dx.addmm_(du, _a, 1f, 1f);
-        return dx.MoveToOuterDisposeScope(); // [n, K]
     }
 
     public void Dispose()

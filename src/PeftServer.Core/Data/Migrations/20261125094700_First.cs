@@ -92,6 +92,7 @@ namespace PeftServer.Core.Data.Migrations
                     attempt = table.Column<int>(type: "integer", nullable: false),
                     lost_leases = table.Column<int>(type: "integer", nullable: false),
                     run_store = table.Column<string>(type: "text", nullable: true),
+                    run_attempt = table.Column<int>(type: "integer", nullable: false),
                     events_offset = table.Column<long>(type: "bigint", nullable: false),
                     last_event_number = table.Column<int>(type: "integer", nullable: false),
                     progress = table.Column<JsonElement>(type: "jsonb", nullable: true),

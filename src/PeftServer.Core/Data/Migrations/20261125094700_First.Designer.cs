@@ -14,7 +14,7 @@ using PeftServer.Core.Data;
 namespace PeftServer.Core.Data.Migrations
 {
     [DbContext(typeof(PeftDbContext))]
-    [Migration("20261125092413_First")]
+    [Migration("20261125094700_First")]
     partial class First
     {
         /// <inheritdoc />
@@ -249,6 +249,10 @@ namespace PeftServer.Core.Data.Migrations
                         .IsRequired()
                         .HasColumnType("text[]")
                         .HasColumnName("result_files");
+
+                    b.Property<int>("RunAttempt")
+                        .HasColumnType("integer")
+                        .HasColumnName("run_attempt");
 
                     b.Property<string>("RunStore")
                         .HasColumnType("text")

@@ -1,0 +1,205 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json;
+using System.Text.RegularExpressions;
+using PeftServer.Core;
+using PeftServer.Core.Http;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Training;
+
+namespace PeftServer.Api.FineTuning;
+
+/// <summary>
+/// What a create request comes to: PEFT's and TrainingArguments' records with every default filled in, as they are
+/// stored, shown and trained with. OpenAI's hyperparameters are another way to say three of their fields.
+/// </summary>
+internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments Training)
+{
+    private static readonly TrainingArguments Defaults = new();
+
+    /// <summary>The settings, and every fault of the request that needs no database to see.</summary>
+    public static (JobSettings Settings, IReadOnlyList<ErrorDetail> Faults) Resolve(CreateJobRequest request, JsonElement document)
+    {
+        var faults = new List<ErrorDetail>();
+        CheckOpenAIFields(request, faults);
+        CheckServersFields(document, faults);
+        CheckNamedTwice(request, document, faults);
+
+        var peft = request.Peft ?? new LoraConfig();
+        var settings = new JobSettings(peft with { TaskType = peft.TaskType ?? TaskType.CausalLm }, Merge(request));
+        faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
+        faults.AddRange(Ranges("training", settings.Training, settings.Training.Faults()));
+        return (settings, faults);
+    }
+
+    /// <summary>The resolved settings in OpenAI's three words.</summary>
+    public Hyperparameters ToHyperparameters() => new()
+    {
+        BatchSize = new(Training.PerDeviceTrainBatchSize * Training.GradientAccumulationSteps),
+        LearningRateMultiplier = new(Math.Round(Training.LearningRate / Defaults.LearningRate, 6)),
+        NEpochs = new(Math.Max(1, Math.Ceiling(Training.NumTrainEpochs))), // whole in OpenAI's API; training says it exactly
+    };
+
+    private static TrainingArguments Merge(CreateJobRequest request)
+    {
+        var training = request.Training ?? Defaults;
+        var epochs = Hyper(request, h => h.NEpochs);
+        var batch = Hyper(request, h => h.BatchSize);
+        var rate = Hyper(request, h => h.LearningRateMultiplier);
+        return training with
+        {
+            Seed = request.Seed ?? training.Seed,
+            NumTrainEpochs = epochs ?? training.NumTrainEpochs,
+            PerDeviceTrainBatchSize = batch is { } rows ? (int)Math.Clamp(rows, 1, 256) : training.PerDeviceTrainBatchSize,
+            LearningRate = rate is { } multiplier ? multiplier * Defaults.LearningRate : training.LearningRate,
+        };
+    }
+
+    private static double? Hyper(CreateJobRequest request, Func<Hyperparameters, AutoNumber?> field) =>
+        (request.Method?.Supervised?.Hyperparameters is { } newer ? field(newer)?.Value : null)
+        ?? (request.Hyperparameters is { } older ? field(older)?.Value : null);
+
+    private static void CheckOpenAIFields(CreateJobRequest request, List<ErrorDetail> faults)
+    {
+        if (request.Suffix is { } suffix && !SuffixPattern().IsMatch(suffix))
+        {
+            faults.Add(new(
+                "suffix must be 1 to 64 letters, digits, dots, dashes or underscores: it becomes part of the model's id.",
+                "suffix", "invalid_value"));
+        }
+
+        if (request.Seed < 0)
+        {
+            faults.Add(new($"seed is {request.Seed}; it must be from 0 to {int.MaxValue}.", "seed", "invalid_value"));
+        }
+
+        if (request.Integrations is { Count: > 0 })
+        {
+            faults.Add(new(
+                "integrations are not supported by this server yet. Leave the field out; metrics are in the job's events.",
+                "integrations", "unsupported_parameter"));
+        }
+
+        CheckMethod(request.Method, faults);
+        CheckHyperparameters("method.supervised.hyperparameters", request.Method?.Supervised?.Hyperparameters, faults);
+        CheckHyperparameters("hyperparameters", request.Hyperparameters, faults);
+        CheckMetadata(request.Metadata, faults);
+    }
+
+    private static void CheckMethod(FineTuneMethod? method, List<ErrorDetail> faults)
+    {
+        if (method is null)
+        {
+            return;
+        }
+
+        if (method.Type is not "supervised")
+        {
+            var known = method.Type is "dpo" or "reinforcement";
+            faults.Add(new(
+                $"method.type '{ForeignText.Clean(method.Type, 40)}' is {(known ? "not supported by this server yet" : "unknown")}. Use 'supervised'.",
+                "method.type", "unsupported_value"));
+        }
+
+        foreach (var other in new[] { ("dpo", method.Dpo), ("reinforcement", method.Reinforcement) }.Where(entry => entry.Item2 is not null))
+        {
+            faults.Add(new(
+                $"method.{other.Item1} is not supported by this server yet. Leave it out.",
+                $"method.{other.Item1}", "unsupported_parameter"));
+        }
+    }
+
+    private static void CheckHyperparameters(string path, Hyperparameters? given, List<ErrorDetail> faults)
+    {
+        Check("batch_size", given?.BatchSize, value => value is >= 1 and <= 256 && double.IsInteger(value), "a whole number from 1 to 256");
+        Check("n_epochs", given?.NEpochs, value => value is >= 1 and <= 50 && double.IsInteger(value), "a whole number from 1 to 50");
+        Check("learning_rate_multiplier", given?.LearningRateMultiplier, value => value is > 0 and <= 1e6, "above 0");
+
+        void Check(string name, AutoNumber? number, Func<double, bool> isRight, string expected)
+        {
+            if (number?.Value is { } value && !isRight(value))
+            {
+                faults.Add(new(
+                    FormattableString.Invariant($"{path}.{name} is {value}; it must be {expected}, or \"auto\"."), $"{path}.{name}", "invalid_value"));
+            }
+        }
+    }
+
+    private static void CheckMetadata(IReadOnlyDictionary<string, string>? metadata, List<ErrorDetail> faults)
+    {
+        if (metadata is { Count: > 16 })
+        {
+            faults.Add(new($"metadata has {metadata.Count} pairs; 16 are the most.", "metadata", "invalid_value"));
+            return;
+        }
+
+        foreach (var (key, value) in metadata ?? new Dictionary<string, string>())
+        {
+            if (key.Length is 0 or > 64 || key.Contains('\0') || value is null or { Length: > 512 } || value.Contains('\0'))
+            {
+                var shown = key.Length <= 64 ? key.Replace("\0", "�", StringComparison.Ordinal) : $"{key[..64]}…";
+                faults.Add(new(
+                    $"metadata.{shown}: keys have 1 to 64 characters, values up to 512, neither holds U+0000.",
+                    $"metadata.{shown}", "invalid_value"));
+            }
+        }
+    }
+
+    // Fields of adapter_config.json that say what the server knows better. A null or false, as in the object of a job, says nothing.
+    private static void CheckServersFields(JsonElement document, List<ErrorDetail> faults)
+    {
+        string[] servers = ["base_model_name_or_path", "inference_mode", "peft_version", "auto_mapping", "revision"];
+        var peft = document.TryGetProperty("peft", out var given) ? given : default;
+        foreach (var field in servers.Where(field => Names(document, "peft", field) && peft.GetProperty(field).ValueKind is not JsonValueKind.False))
+        {
+            var remedy = field is "revision" or "base_model_name_or_path" ? "The base is the request's 'model'." : "The server sets it.";
+            faults.Add(new($"peft.{field} cannot be set in a request. {remedy} Remove it.", $"peft.{field}", "unsupported_parameter"));
+        }
+    }
+
+    // Two names of one thing are a 400 even where they agree: the next change would be to one of them.
+    private static void CheckNamedTwice(CreateJobRequest request, JsonElement document, List<ErrorDetail> faults)
+    {
+        var newer = request.Method?.Supervised?.Hyperparameters;
+        Pair("n_epochs", newer?.NEpochs, request.Hyperparameters?.NEpochs, "num_train_epochs", "max_steps");
+        Pair("batch_size", newer?.BatchSize, request.Hyperparameters?.BatchSize, "per_device_train_batch_size", "gradient_accumulation_steps");
+        Pair("learning_rate_multiplier", newer?.LearningRateMultiplier, request.Hyperparameters?.LearningRateMultiplier, "learning_rate");
+        if (request.Seed is not null && Names(document, "training", "seed"))
+        {
+            Twice("seed", "training.seed");
+        }
+
+        void Pair(string name, AutoNumber? inMethod, AutoNumber? older, params string[] inTraining)
+        {
+            var named = new[] { (inMethod, $"method.supervised.hyperparameters.{name}"), (older, $"hyperparameters.{name}") }
+                .Where(entry => entry.Item1?.Value is not null).Select(entry => entry.Item2)
+                .Concat(inTraining.Where(field => Names(document, "training", field)).Select(field => $"training.{field}").Take(1)).ToList();
+            if (named.Count > 1)
+            {
+                Twice(named[0], named[1]);
+            }
+        }
+
+        void Twice(string first, string second) =>
+            faults.Add(new($"'{first}' and '{second}' say the same thing. Keep one of them.", first, "named_twice"));
+    }
+
+    private static bool Names(JsonElement document, string section, string field) =>
+        document.TryGetProperty(section, out var fields) && fields.ValueKind is JsonValueKind.Object &&
+        fields.TryGetProperty(field, out var value) && value.ValueKind is not JsonValueKind.Null;
+
+    // The attributes speak of C# properties: here they speak of fields.
+    private static IEnumerable<ErrorDetail> Ranges(string section, object settings, IEnumerable<ValidationResult> faults) =>
+        from fault in faults
+        let member = fault.MemberNames.FirstOrDefault() ?? ""
+        let path = member.Length == 0 ? section : $"{section}.{JsonNamingPolicy.SnakeCaseLower.ConvertName(member)}"
+        let value = settings.GetType().GetProperty(member)?.GetValue(settings)
+        let message = (fault.ErrorMessage ?? "").Replace($"The field {member} must", $"{path} is {Text(value)}; it must", StringComparison.Ordinal)
+            .Replace($"The {member} field does not", $"{path} is {Text(value)}, which does not", StringComparison.Ordinal)
+        select new ErrorDetail(message.StartsWith(path, StringComparison.Ordinal) ? message : $"{path}: {message}", path, "invalid_value");
+
+    private static string Text(object? value) => FormattableString.Invariant($"{value}");
+
+    [GeneratedRegex(@"\A[A-Za-z0-9._-]{1,64}\z")]
+    private static partial Regex SuffixPattern();
+}

@@ -1,0 +1,108 @@
+using System.Diagnostics;
+using System.Globalization;
+using PeftServer.Engine.Kernels;
+using PeftServer.Engine.Native;
+using static TorchSharp.torch;
+
+namespace PeftServer.Cli.Bench;
+
+/// <summary>The kernels of the hand-written step at the widths of an 8B Llama, 16,384 tokens: time, bytes, share of what a copy reaches.</summary>
+internal static class KernelBench
+{
+    private const int Tokens = 16_384;
+    private const int Hidden = 4096;
+    private const int Intermediate = 14_336;
+    private static readonly HeadLayout Heads = new(32, 8, 128);
+
+    public static void Run(TextWriter output)
+    {
+        var device = Devices.Parse("cuda:0");
+        using var frozen = no_grad();
+        using var scope = NewDisposeScope();
+        var kernels = new CudaBlockKernels(device.index);
+        Tensor New(params long[] shape) => randn(shape, dtype: ScalarType.BFloat16, device: device);
+        var (x, y, weight, sum, rstd) = (New(Tokens, Hidden), New(Tokens, Hidden), New(Hidden), New(Tokens, Hidden), empty(Tokens, device: device));
+        var wide = New(Tokens, Hidden + 64).narrow(1, 0, Hidden);
+        var (gateUp, hidden) = (New(Tokens, 2 * Intermediate), New(Tokens, Intermediate + 64).narrow(1, 0, Intermediate));
+        var product = New(Tokens, Intermediate);
+        var (qkv, dq, dk) = (New(Tokens, Heads.Width), New(Tokens, 32, 128), New(Tokens, 8, 128));
+        var angles = rand(Tokens, 64, device: device);
+        var (logits, targets) = (New(2048, LlamaShapes.Vocabulary), zeros(2048, dtype: ScalarType.Int64, device: device));
+        var (loss, correct) = (zeros([], device: device), zeros([], device: device));
+
+        var copy = Milliseconds(() => sum.copy_(x));
+        var bandwidth = 2.0 * Tokens * Hidden * 2 / copy;
+        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"copy                {copy * 1000,8:F0} us   {bandwidth / 1e9:F2} TB/s"));
+        const double Row = Tokens * Hidden * 2.0;
+        const double Wide = Tokens * Intermediate * 2.0;
+        Report("add + rms norm", 4 * Row, () => kernels.AddRmsNorm(x, y, weight, 1e-6, sum, wide, rstd));
+        Report("rms norm backward", 4 * Row, () => kernels.RmsNormBackward(wide, x, weight, rstd, y, sum));
+        Report("rope", 2.0 * Tokens * 40 * 128 * 2, () => kernels.Rope(qkv, angles, angles, Heads));
+        Report("rope backward", 2.0 * Tokens * Heads.Width * 2, () => kernels.RopeBackward(dq, dk, dk, angles, angles, qkv, Heads));
+        Report("swiglu", 3 * Wide, () => kernels.SwiGlu(gateUp, hidden));
+        Report("swiglu backward", 6 * Wide, () => kernels.SwiGluBackward(hidden, gateUp, product));
+        Report("cross-entropy", 3.0 * 2048 * LlamaShapes.Vocabulary * 2, () => kernels.CrossEntropy(logits, targets, loss, correct, 1e-4));
+
+        var lengths = Enumerable.Range(0, 9).Select(i => i * 2048).ToArray();
+        var borders = new PackedBorders(lengths, tensor(lengths, dtype: ScalarType.Int32, device: device));
+        var (q, k) = (qkv.narrow(1, 0, Heads.QueryWidth).view(-1, 32, 128), qkv.narrow(1, Heads.QueryWidth, Heads.KeyValueWidth).view(-1, 8, 128));
+        var state = kernels.Attention(q, k, k, borders, 0.088);
+        Time("attention", () => kernels.Attention(q, k, k, borders, 0.088).Output.Dispose());
+        Time("attention backward", () => kernels.AttentionBackward(dq, q, k, k, state, borders, 0.088));
+        var (q4, k4, d4) = (q.view(8, 2048, 32, 128).transpose(1, 2), k.view(8, 2048, 8, 128).transpose(1, 2), dq.view(8, 2048, 32, 128).transpose(1, 2));
+        try
+        {
+            var dense = Aten.CudnnAttention(q4, k4, k4, 0.088);
+            Time("cudnn", () => Aten.CudnnAttention(q4, k4, k4, 0.088).Output.Dispose());
+            Time("cudnn backward", () => Aten.CudnnAttentionBackward(d4, q4, k4, k4, dense, 0.088));
+            output.WriteLine($"cudnn against flash: {dense.Output.transpose(1, 2).reshape(Tokens, 32, 128).Minus(state.Output).abs().max().to(ScalarType.Float32).item<float>():E2}, strides {string.Join(',', dense.Output.stride())}");
+        }
+        catch (TorchException e)
+        {
+            output.WriteLine(e.Message);
+        }
+
+        foreach (var (name, inputs, outputs) in ((string, int, int)[])[("q|k|v", Hidden, Heads.Width), ("o", Hidden, Hidden), ("gate|up", Hidden, 2 * Intermediate), ("down", Intermediate, Hidden)])
+        {
+            var (input, matrix, result) = (New(Tokens, inputs + 64), New(outputs, inputs + 64), New(Tokens, outputs));
+            var (u, a) = (New(Tokens, 64), New(64, inputs));
+            Time($"{name} forward", () => Aten.Product(input, matrix.t(), result));
+            Time($"{name} u", () => Aten.Product(input.narrow(1, 0, inputs), a.t(), input.narrow(1, inputs, 64)));
+            Time($"{name} backward", () => result.mm(matrix));
+            Time($"{name} dx += du A", () => input.narrow(1, 0, inputs).addmm_(u, a, 1f, 1f));
+            Time($"{name} dB", () => result.t().mm(u));
+            Time($"{name} dA", () => u.t().mm(input.narrow(1, 0, inputs)));
+        }
+
+        void Time(string name, Action run)
+        {
+            var milliseconds = Milliseconds(() =>
+            {
+                using var inner = NewDisposeScope();
+                run();
+            });
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-18} {milliseconds * 1000,9:F0} us"));
+        }
+
+        void Report(string name, double bytes, Action run)
+        {
+            var milliseconds = Milliseconds(run);
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-18} {milliseconds * 1000,9:F0} us   {bytes / milliseconds / bandwidth,6:P0} of the copy's bandwidth"));
+        }
+    }
+
+    private static double Milliseconds(Action run)
+    {
+        const int Times = 20;
+        run();
+        cuda.synchronize();
+        var start = Stopwatch.GetTimestamp();
+        for (var i = 0; i < Times; i++)
+        {
+            run();
+        }
+
+        cuda.synchronize();
+        return Stopwatch.GetElapsedTime(start).TotalMilliseconds / Times;
+    }
+}

@@ -1,0 +1,133 @@
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+using PeftServer.Core.Data;
+using PeftServer.Core.Files;
+using PeftServer.Core.Jobs;
+using PeftServer.Core.Models;
+using PeftServer.Engine.Data;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Tokenizers;
+using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Engine.Weights;
+using PeftServer.Worker.Training;
+
+namespace PeftServer.Worker.Validation;
+
+/// <summary>
+/// <c>validating_files</c>: the files of a job against its model, template and limits. A job that would learn nothing ends
+/// here, with the lines at fault. No tensors.
+/// </summary>
+internal sealed partial class JobFilesCheck(
+    JobClaims claims, JobSignals signals, JobWriter writer, JobAlarms alarms, FileStore files, BaseModels models,
+    IOptions<WorkerOptions> options, TimeProvider clock, ILogger<JobFilesCheck> logger)
+{
+    private const int UsualPositions = 2048; // where config.json does not say
+
+    public async Task RunAsync(JobLease lease, CancellationToken stopping)
+    {
+        await using var keeper = new LeaseKeeper(lease, claims, signals, options.Value.Lease, clock, logger);
+        using var interrupted = CancellationTokenSource.CreateLinkedTokenSource(stopping, keeper.Lost);
+        try
+        {
+            var job = await claims.LoadAsync(lease.JobId, interrupted.Token);
+            var (reports, fault) = await InspectOrFailAsync(job, interrupted.Token);
+            await writer.WriteAsync(lease, transaction => Conclude(transaction, reports, fault), interrupted.Token);
+            if (fault is null)
+            {
+                alarms.EnqueueTraining();
+            }
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+            await claims.ReleaseValidationAsync(lease, CancellationToken.None);
+        }
+        catch (Exception e) when (e is LeaseLostException || (e is OperationCanceledException && keeper.Lost.IsCancellationRequested))
+        {
+            Dropped(logger, lease.JobId); // cancelled meanwhile, or taken by another
+        }
+    }
+
+    private static void Conclude(JobTransaction transaction, IReadOnlyList<DatasetReport> reports, JobError? fault)
+    {
+        foreach (var report in reports)
+        {
+            report.Tell(transaction);
+        }
+
+        if (fault is not null)
+        {
+            transaction.Fail(fault);
+            return;
+        }
+
+        transaction.Queue();
+    }
+
+    // What nobody foresaw fails the job too: thrown on, it would be tried again and again.
+    private async Task<(IReadOnlyList<DatasetReport> Reports, JobError? Fault)> InspectOrFailAsync(FineTuningJob job, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await InspectAsync(job, cancellationToken);
+        }
+        catch (Exception e) when (e is not OperationCanceledException && !DatabaseFaults.IsPassing(e))
+        {
+            Broken(logger, job.Id, e);
+            return ([], new JobError("worker_failed", $"The worker could not check the files of this job: {e.Message}"));
+        }
+    }
+
+    private async Task<(IReadOnlyList<DatasetReport> Reports, JobError? Fault)> InspectAsync(FineTuningJob job, CancellationToken cancellationToken)
+    {
+        if (models.Find(job.BaseModel) is not { } model)
+        {
+            return ([], new JobError("model_not_available", $"The base model '{job.BaseModel}' is not in the worker's Models:Root.", "model"));
+        }
+
+        var reports = new List<DatasetReport>();
+        try
+        {
+            var tokenizer = Tokenizer.Load(model.Folder);
+            var positions = PretrainedConfig.Read(model.Folder).Int("max_position_embeddings", UsualPositions);
+            var maxLength = Math.Min(job.Training.MaxLength ?? int.MaxValue, positions);
+            foreach (var (field, fileId) in FilesOf(job))
+            {
+                reports.Add(await ReadAsync(job, field, fileId, tokenizer, maxLength, cancellationToken));
+            }
+        }
+        catch (StagingException e)
+        {
+            return (reports, e.Error);
+        }
+        catch (Exception e) when (e is TokenizerException or TemplateException or CheckpointException)
+        {
+            return (reports, new JobError("model_not_usable", $"The base model '{job.BaseModel}' cannot be trained: {e.Message}", "model"));
+        }
+
+        return (reports, reports.Select(report => report.Fault).FirstOrDefault(fault => fault is not null));
+    }
+
+    private async Task<DatasetReport> ReadAsync(
+        FineTuningJob job, string field, string fileId, Tokenizer tokenizer, int maxLength, CancellationToken cancellationToken)
+    {
+        await using var content = await files.OpenForJobAsync(job, field, fileId, cancellationToken);
+        var data = await Task.Run(
+            () => TrainingData.Read(content, tokenizer, new TrainingDataOptions { MaxLength = maxLength }, cancellationToken), cancellationToken);
+        return new DatasetReport(field, fileId, data.Summary, maxLength);
+    }
+
+    private static IEnumerable<(string Field, string FileId)> FilesOf(FineTuningJob job)
+    {
+        yield return ("training_file", job.TrainingFile);
+        if (job.ValidationFile is not null)
+        {
+            yield return ("validation_file", job.ValidationFile);
+        }
+    }
+
+    [LoggerMessage(LogLevel.Error, "The files of {JobId} could not be checked")]
+    private static partial void Broken(ILogger logger, string jobId, Exception exception);
+
+    [LoggerMessage(LogLevel.Information, "The files of {JobId} need no check any more")]
+    private static partial void Dropped(ILogger logger, string jobId);
+}

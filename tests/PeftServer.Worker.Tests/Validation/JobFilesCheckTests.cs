@@ -1,0 +1,89 @@
+using System.Text;
+using PeftServer.Core.Files;
+using PeftServer.Core.Jobs;
+using PeftServer.Core.Storage;
+using PeftServer.Engine.Training;
+using PeftServer.Testing;
+
+namespace PeftServer.Worker.Tests.Validation;
+
+public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<TestDatabase>
+{
+    private const string Good = """{"messages": [{"role": "user", "content": "Is this spam?"}, {"role": "assistant", "content": "ham"}]}""";
+    private const string NothingToLearn = """{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "ham", "weight": 0}]}""";
+
+    private static CancellationToken Now => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task Validate_GoodFile_QueuesTheJobWithAnAccountOfItsRows()
+    {
+        var (job, events) = await ValidateAsync($"{Good}\n{Good}\n", job => job.State is not JobState.ValidatingFiles);
+
+        job.State.ShouldNotBe(JobState.Failed, job.ErrorMessage);
+        events.ShouldContain(row => row.Message.Contains(": 2 of 2 rows are used"));
+        events.ShouldContain(row => row.State == JobState.Queued && row.Message == "Files validated, moving job to queued state");
+    }
+
+    [Fact]
+    public async Task Validate_SomeRowsUnusable_WarnsNamingTheLines()
+    {
+        var (_, events) = await ValidateAsync($"{Good}\nnot json\n", job => job.State is not JobState.ValidatingFiles);
+
+        events.ShouldContain(row => row.Level == TrainingEventLevel.Warn && row.Message.Contains("1 rows are not used. Line 2: "));
+    }
+
+    [Fact]
+    public async Task Validate_NothingToLearn_FailsNamingFileAndRemedy()
+    {
+        var (job, _) = await ValidateAsync($"{NothingToLearn}\n", job => job.State.IsFinal);
+
+        (job.State, job.ErrorCode, job.ErrorParam).ShouldBe((JobState.Failed, "invalid_training_file", "training_file"));
+        job.ErrorMessage.ShouldNotBeNull();
+        job.ErrorMessage.ShouldContain(job.TrainingFile);
+    }
+
+    [Fact]
+    public async Task Validate_EmptyFile_Fails()
+    {
+        var (job, _) = await ValidateAsync("\n", job => job.State.IsFinal);
+
+        (job.State, job.ErrorCode).ShouldBe((JobState.Failed, "invalid_training_file"));
+    }
+
+    [Fact]
+    public async Task Validate_UnknownModel_FailsNamingIt()
+    {
+        var (job, _) = await ValidateAsync($"{Good}\n", job => job.State.IsFinal, baseModel: "gone");
+
+        (job.ErrorCode, job.ErrorParam).ShouldBe(("model_not_available", "model"));
+    }
+
+    [Fact]
+    public async Task Validate_AlarmLost_TheSweepRings()
+    {
+        var (job, _) = await ValidateAsync($"{Good}\n", job => job.State is not JobState.ValidatingFiles, ring: false);
+
+        job.State.ShouldNotBe(JobState.Failed, job.ErrorMessage);
+    }
+
+    private async Task<(FineTuningJob Job, IReadOnlyList<JobEvent> Events)> ValidateAsync(
+        string rows, Func<FineTuningJob, bool> reached, string baseModel = "tiny-llama", bool ring = true)
+    {
+        using var jobs = await TestJobs.OnAsync(database);
+        using var worker = await database.StartHostAsync(builder => builder.AddPeftWorker(), TestJobs.WorkerSettings);
+        using var content = new MemoryStream(Encoding.UTF8.GetBytes(rows));
+        var blob = await jobs.Get<IArtifactStore>().PutAsync(content, 1 << 20, Now);
+        var file = await jobs.Get<FileStore>().AddAsync(
+            new StoredFile { Filename = "train.jsonl", Purpose = "fine-tune", Bytes = blob.Bytes, Sha256 = blob.Sha256 }, Now);
+        var job = await jobs.Get<JobStore>().CreateAsync(TestDatabase.NewJob(file.Id, baseModel), Now);
+        if (ring)
+        {
+            jobs.Get<JobAlarms>().EnqueueValidation(job.Id);
+        }
+
+        var after = await jobs.UntilAsync(job.Id, reached);
+        var events = await jobs.EventsOfAsync(job.Id);
+        await worker.StopAsync(Now);
+        return (after, events);
+    }
+}
