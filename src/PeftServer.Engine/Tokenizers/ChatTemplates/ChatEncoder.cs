@@ -1,3 +1,5 @@
+using System.Text.Json;
+
 namespace PeftServer.Engine.Tokenizers.ChatTemplates;
 
 /// <summary>
@@ -10,6 +12,7 @@ public sealed class ChatEncoder
     private readonly ChatTemplate _template;
     private readonly bool _strict;
     private readonly TimeProvider _clock;
+    private readonly Lazy<bool> _printsParts;
 
     /// <param name="tokenizer">The model's tokenizer.</param>
     /// <param name="strictSpecialTokens">
@@ -26,13 +29,14 @@ public sealed class ChatEncoder
             ?? throw new TemplateException("The model has no chat template. Use prompt and completion rows, or give it a chat_template.jinja.");
         _strict = strictSpecialTokens;
         _clock = clock ?? TimeProvider.System;
+        _printsParts = new Lazy<bool>(() => MessageForms.PrintsParts(chat => Render(chat, addGenerationPrompt: false).Text));
     }
 
     /// <summary>The ids that make the model say what comes next in <paramref name="chat"/>.</summary>
     /// <exception cref="TemplateException">The template refuses the chat.</exception>
     public int[] EncodePrompt(Conversation chat, bool addGenerationPrompt = true)
     {
-        chat = ToolArguments.Parsed(chat);
+        chat = Prepared(chat);
         var rendered = Render(chat, addGenerationPrompt);
         return Encode(rendered, rendered.Text.Length, _strict ? AnswerStarts(chat, rendered) : [], []).Ids;
     }
@@ -46,7 +50,7 @@ public sealed class ChatEncoder
     /// <exception cref="TemplateException">The template refuses the chat.</exception>
     public IReadOnlyList<TokenizedChat> EncodeTraining(Conversation chat, Func<int, bool>? isTrained = null)
     {
-        chat = ToolArguments.Parsed(chat);
+        chat = Prepared(chat);
         var rendered = Render(chat, addGenerationPrompt: false);
         if (!_strict)
         {
@@ -59,16 +63,20 @@ public sealed class ChatEncoder
         var apart = new List<TokenizedChat>();
         foreach (var message in Assistants(chat))
         {
-            var trained = isTrained?.Invoke(message) ?? true;
             var start = turns.AnswerStart(message);
             cuts.Add(start ?? Spans.ContentStart(rendered, message));
-            if (start is { } from && trained)
+            if (!(isTrained?.Invoke(message) ?? true))
             {
-                spans.AddRange(Marked(rendered, new TextSpan(from, turns.TurnEnd(message, from))));
+                continue;
             }
-            else if (trained)
+
+            if (start is { } from && turns.TurnEnd(message, from) is { } end)
             {
-                apart.Add(EncodeApart(chat, message));
+                spans.AddRange(Marked(rendered, new TextSpan(from, end)));
+            }
+            else
+            {
+                apart.Add(EncodeApart(First(chat, message + 1)));
             }
         }
 
@@ -81,7 +89,7 @@ public sealed class ChatEncoder
     /// <exception cref="TemplateException">The template refuses the chat.</exception>
     public TokenizedChat EncodeCompletion(Conversation chat, int promptMessages)
     {
-        chat = ToolArguments.Parsed(chat);
+        chat = Prepared(chat);
         var rendered = Render(chat, addGenerationPrompt: false);
         var prompt = Render(First(chat, promptMessages), addGenerationPrompt: true);
         if (!_strict)
@@ -141,6 +149,11 @@ public sealed class ChatEncoder
         return null;
     }
 
+    private Conversation Prepared(Conversation chat) => MessageForms.Prepare(chat, joinsParts: HasParts(chat) && !_printsParts.Value);
+
+    private static bool HasParts(Conversation chat) => chat.Messages.Any(m =>
+        m.ValueKind is JsonValueKind.Object && m.TryGetProperty("content", out var content) && content.ValueKind is JsonValueKind.Array);
+
     private static IEnumerable<int> Assistants(Conversation chat) =>
         Enumerable.Range(0, chat.Messages.Count).Where(i => chat.RoleOf(i) == "assistant");
 
@@ -162,21 +175,21 @@ public sealed class ChatEncoder
         return marks;
     }
 
-    /// <summary>A message whose history is fed differently from how the whole chat shows it, in a text of its own.</summary>
-    private TokenizedChat EncodeApart(Conversation chat, int message)
+    /// <summary>The last message of <paramref name="chat"/> in a text of its own, which is how it is fed and answered.</summary>
+    private TokenizedChat EncodeApart(Conversation chat)
     {
-        var upTo = First(chat, message + 1);
-        var rendered = Render(upTo, addGenerationPrompt: false);
-        var turns = new TurnFinder(this, upTo, rendered);
+        var message = chat.Messages.Count - 1;
+        var rendered = Render(chat, addGenerationPrompt: false);
+        var turns = new TurnFinder(this, chat, rendered);
         if (turns.AnswerStart(message) is { } start)
         {
-            var end = turns.TurnEnd(message, start);
-            return Encode(rendered, end, AnswerStarts(upTo, rendered), Marked(rendered, new TextSpan(start, end)));
+            var end = turns.LastTurnEnd(start);
+            return Encode(rendered, end, AnswerStarts(chat, rendered), Marked(rendered, new TextSpan(start, end)));
         }
 
         var prompt = Render(First(chat, message), addGenerationPrompt: true);
         var content = Spans.ContentStart(rendered, message);
-        return Join(chat, message, prompt, rendered, new TextSpan(content, turns.TurnEnd(message, content)));
+        return Join(chat, message, prompt, rendered, new TextSpan(content, turns.LastTurnEnd(content)));
     }
 
     /// <summary>The ids of a prompt as it is fed, then those of a part of another rendering.</summary>

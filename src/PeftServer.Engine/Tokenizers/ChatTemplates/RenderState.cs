@@ -9,7 +9,7 @@ namespace PeftServer.Engine.Tokenizers.ChatTemplates;
 internal sealed class RenderState(TimeProvider clock)
 {
     /// <summary>Evaluations, plus one for every four characters made. The longest real templates use some thousands a message.</summary>
-    public const long MaxSteps = 20_000_000;
+    public const long MaxSteps = 10_000_000;
 
     /// <summary>Longest single text, in characters.</summary>
     public const int MaxText = 32_000_000;

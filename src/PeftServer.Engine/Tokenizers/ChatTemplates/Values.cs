@@ -107,7 +107,7 @@ internal static class JsonValues
 {
     public static object? From(JsonElement element, Provenance provenance) => element.ValueKind switch
     {
-        JsonValueKind.String => new TextValue(element.GetString()!, provenance),
+        JsonValueKind.String => new TextValue(Text(element), provenance),
         JsonValueKind.Number => Number(element),
         JsonValueKind.True => true,
         JsonValueKind.False => false,
@@ -115,6 +115,19 @@ internal static class JsonValues
         JsonValueKind.Object => Object(element, _ => provenance),
         _ => null,
     };
+
+    /// <summary>A string of JSON; half a surrogate pair is no text and an error.</summary>
+    public static string Text(JsonElement element)
+    {
+        try
+        {
+            return element.GetString()!;
+        }
+        catch (InvalidOperationException)
+        {
+            throw new TemplateException("A text of the chat holds half of a surrogate pair (\\ud800 to \\udfff without its other half).");
+        }
+    }
 
     /// <summary>A message: all its words are content of message <paramref name="index"/>, except its role.</summary>
     public static DictValue Message(JsonElement message, int index) =>
@@ -125,11 +138,24 @@ internal static class JsonValues
         var dict = new DictValue();
         foreach (var property in element.EnumerateObject())
         {
-            var whose = provenance(property.Name);
-            dict.Set(new TextValue(property.Name, whose), From(property.Value, whose));
+            var name = NameOf(property);
+            var whose = provenance(name);
+            dict.Set(new TextValue(name, whose), From(property.Value, whose));
         }
 
         return dict;
+    }
+
+    private static string NameOf(JsonProperty property)
+    {
+        try
+        {
+            return property.Name;
+        }
+        catch (InvalidOperationException)
+        {
+            throw new TemplateException("A field of the chat has half of a surrogate pair in its name.");
+        }
     }
 
     private static object Number(JsonElement element)
