@@ -11,6 +11,7 @@ public sealed class JobClaimsTests(TestDatabase database) : IClassFixture<TestDa
     public async Task ClaimNext_ManyWorkers_EachJobGoesToOne()
     {
         using var host = await CoreHost.OnAsync(database);
+        await host.EmptyQueueAsync();
         var jobs = await Task.WhenAll(Enumerable.Range(0, 5).Select(_ => host.QueueAsync()));
 
         var claims = await Task.WhenAll(Enumerable.Range(0, 20).Select(worker =>
@@ -27,6 +28,7 @@ public sealed class JobClaimsTests(TestDatabase database) : IClassFixture<TestDa
     public async Task ClaimNext_JobTooLarge_TakesTheNextThatFits()
     {
         using var host = await CoreHost.OnAsync(database);
+        await host.EmptyQueueAsync();
         var wide = await host.QueueAsync(Job(gpus: 4, memory: null));
         var large = await host.QueueAsync(Job(gpus: 1, memory: 80L << 30));
         var small = await host.QueueAsync(Job(gpus: 1, memory: 1L << 30));
