@@ -16,10 +16,10 @@ public abstract record TargetedConfig : AdapterConfig
         var resolved = Resolved(model);
         return new TargetedAdapter(
             resolved with
-        {
-            TargetModules = resolved.TargetModules ?? DefaultTargets(model),
-            ModulesToSave = Adapters.TargetModules.WithHeads(resolved.ModulesToSave, resolved.TaskType),
-        }, model);
+            {
+                TargetModules = resolved.TargetModules ?? DefaultTargets(model),
+                ModulesToSave = Adapters.TargetModules.WithHeads(resolved.ModulesToSave, resolved.TaskType),
+            }, model);
     }
 
     /// <summary>What the method takes when <see cref="TargetModules"/> is absent.</summary>
