@@ -26,6 +26,9 @@ public abstract class Adapter : IDisposable
     /// <summary>Weights that belong to no single site, by their keys in the file.</summary>
     protected virtual IEnumerable<(string Key, Weight Weight)> Shared => [];
 
+    /// <summary>What <see cref="Shared"/> leads to and is not saved.</summary>
+    protected virtual IEnumerable<Weight> SharedDerived => [];
+
     /// <summary>Everything that is saved, by its key in the file.</summary>
     public IEnumerable<(string Key, Weight Weight)> State =>
         Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => ($"{Prefix}{entry.Site.Path}.{state.Name}", state.Weight))));
@@ -38,23 +41,52 @@ public abstract class Adapter : IDisposable
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public long TotalCount => Model.ParameterCount + Shared.Sum(entry => entry.Weight.ElementCount)
-        + _parts.Where(entry => entry.Part is not BaseLayerCopy).Sum(entry => entry.Part.State.Sum(state => state.Weight.ElementCount));
+    public long TotalCount => Model.ParameterCount + Counted(Shared)
+        + _parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).Sum(entry => Counted(entry.Part.State));
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(
         $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
 
     /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
-    public virtual void Initialize(int seed)
+    public void Initialize(int seed)
     {
         using var frozen = no_grad();
         using var generator = new Generator((ulong)seed);
+        using (NewDisposeScope())
+        {
+            InitializeShared(generator);
+        }
+
         foreach (var (site, part) in _parts)
         {
             using var scope = NewDisposeScope();
             part.Initialize(site, generator);
         }
+
+        Prepare();
+    }
+
+    /// <summary>Computes what follows from the saved weights and is not saved itself. Loading and drawing end with it.</summary>
+    internal void Prepare()
+    {
+        using var frozen = no_grad();
+        using var scope = NewDisposeScope();
+        PrepareShared();
+        foreach (var (site, part) in _parts)
+        {
+            part.Prepare(site);
+        }
+    }
+
+    /// <summary>Draws <see cref="Shared"/>.</summary>
+    protected virtual void InitializeShared(Generator generator)
+    {
+    }
+
+    /// <summary>Computes <see cref="SharedDerived"/>.</summary>
+    protected virtual void PrepareShared()
+    {
     }
 
     /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
@@ -108,6 +140,11 @@ public abstract class Adapter : IDisposable
             weight.Unload();
         }
 
+        foreach (var weight in SharedDerived.Concat(_parts.SelectMany(entry => entry.Part.Derived)))
+        {
+            weight.Unload();
+        }
+
         GC.SuppressFinalize(this);
     }
 
@@ -122,6 +159,17 @@ public abstract class Adapter : IDisposable
         site.Attach(this, part);
         _parts.Add((site, part));
     }
+
+    /// <summary>Lets the modules train in full that PEFT's <c>modules_to_save</c> names.</summary>
+    protected void AttachSavedModules(IReadOnlyList<string>? names)
+    {
+        foreach (var site in Model.Sites().Where(site => names?.Any(name => TargetModules.IsWithin(site.Path, name)) is true))
+        {
+            Attach(site, new TrainableCopy(site));
+        }
+    }
+
+    private static long Counted(IEnumerable<(string, Weight Weight)> state) => state.Where(entry => !entry.Weight.IsBuffer).Sum(entry => entry.Weight.ElementCount);
 
     private static Tensor DenseWeight(Site site) => site is Projection projection ? projection.DenseWeight() : site.Weight.Value;
 

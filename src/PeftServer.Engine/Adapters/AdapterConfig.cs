@@ -2,7 +2,32 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using PeftServer.Engine.Adapters.Beft;
+using PeftServer.Engine.Adapters.Boft;
+using PeftServer.Engine.Adapters.C3a;
+using PeftServer.Engine.Adapters.Deft;
+using PeftServer.Engine.Adapters.Delora;
+using PeftServer.Engine.Adapters.FourierFt;
+using PeftServer.Engine.Adapters.Glora;
+using PeftServer.Engine.Adapters.Gralora;
+using PeftServer.Engine.Adapters.Hira;
+using PeftServer.Engine.Adapters.Hra;
+using PeftServer.Engine.Adapters.Ia3;
+using PeftServer.Engine.Adapters.LnTuning;
+using PeftServer.Engine.Adapters.Loha;
+using PeftServer.Engine.Adapters.Lokr;
 using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Adapters.Miss;
+using PeftServer.Engine.Adapters.Oft;
+using PeftServer.Engine.Adapters.Peanut;
+using PeftServer.Engine.Adapters.Pvera;
+using PeftServer.Engine.Adapters.RandLora;
+using PeftServer.Engine.Adapters.Road;
+using PeftServer.Engine.Adapters.Shira;
+using PeftServer.Engine.Adapters.Supertuning;
+using PeftServer.Engine.Adapters.Vblora;
+using PeftServer.Engine.Adapters.Vera;
+using PeftServer.Engine.Adapters.WaveFt;
 using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters;
@@ -12,7 +37,32 @@ namespace PeftServer.Engine.Adapters;
 /// <c>peft</c>, the jsonb column and the file. The <see cref="JsonDerivedTypeAttribute"/> lines are the list of methods.
 /// </summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
+[JsonDerivedType(typeof(BeftConfig), "BEFT")]
+[JsonDerivedType(typeof(BoftConfig), "BOFT")]
+[JsonDerivedType(typeof(C3aConfig), "C3A")]
+[JsonDerivedType(typeof(DeftConfig), "DEFT")]
+[JsonDerivedType(typeof(DeloraConfig), "DELORA")]
+[JsonDerivedType(typeof(FourierFtConfig), "FOURIERFT")]
+[JsonDerivedType(typeof(GloraConfig), "GLORA")]
+[JsonDerivedType(typeof(GraloraConfig), "GRALORA")]
+[JsonDerivedType(typeof(HiraConfig), "HIRA")]
+[JsonDerivedType(typeof(HraConfig), "HRA")]
+[JsonDerivedType(typeof(Ia3Config), "IA3")]
+[JsonDerivedType(typeof(LnTuningConfig), "LN_TUNING")]
+[JsonDerivedType(typeof(LohaConfig), "LOHA")]
+[JsonDerivedType(typeof(LokrConfig), "LOKR")]
 [JsonDerivedType(typeof(LoraConfig), "LORA")]
+[JsonDerivedType(typeof(MissConfig), "MISS")]
+[JsonDerivedType(typeof(OftConfig), "OFT")]
+[JsonDerivedType(typeof(PeanutConfig), "PEANUT")]
+[JsonDerivedType(typeof(PveraConfig), "PVERA")]
+[JsonDerivedType(typeof(RandLoraConfig), "RANDLORA")]
+[JsonDerivedType(typeof(RoadConfig), "ROAD")]
+[JsonDerivedType(typeof(ShiraConfig), "SHIRA")]
+[JsonDerivedType(typeof(SupertuningConfig), "SUPERTUNING")]
+[JsonDerivedType(typeof(VbloraConfig), "VBLORA")]
+[JsonDerivedType(typeof(VeraConfig), "VERA")]
+[JsonDerivedType(typeof(WaveFtConfig), "WAVEFT")]
 public abstract record AdapterConfig
 {
     /// <summary>The version of PEFT whose file format is written.</summary>

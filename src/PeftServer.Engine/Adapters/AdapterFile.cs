@@ -100,6 +100,8 @@ public static class AdapterFile
                 copy.Share();
             }
 
+            adapter.Prepare();
+
             return adapter;
         }
         catch

@@ -9,6 +9,12 @@ public abstract class SiteAdapter
     /// <summary>The weights that are saved, by the name that follows the path of the site in the file: <c>lora_A.weight</c>.</summary>
     public abstract IEnumerable<(string Name, Weight Weight)> State { get; }
 
+    /// <summary>What the part keeps besides, computed and not saved.</summary>
+    public virtual IEnumerable<Weight> Derived => [];
+
+    /// <summary>Whether PEFT saves the frozen weight too where an embedding or a head is adapted.</summary>
+    public virtual bool SavesBaseLayer => true;
+
     /// <summary>
     /// x is what the site gets: [n, in], or ids [n] at an embedding; the result is [n, out]. <c>call.Next(x)</c> is the site
     /// without this part.
@@ -17,6 +23,11 @@ public abstract class SiteAdapter
 
     /// <summary>Draws the weights as the method starts.</summary>
     public abstract void Initialize(Site site, Generator generator);
+
+    /// <summary>Computes what is not saved, once the saved weights are there.</summary>
+    public virtual void Prepare(Site site)
+    {
+    }
 
     /// <summary>
     /// The frozen weight [out, in] with this part folded in. Throws <see cref="NotSupportedException"/> where the method

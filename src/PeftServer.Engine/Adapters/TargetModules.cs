@@ -7,39 +7,127 @@ namespace PeftServer.Engine.Adapters;
 public static class TargetModules
 {
     /// <summary>
-    /// PEFT's default targets by <c>model_type</c> for LoRA and most methods
-    /// (<c>TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING</c>).
+    /// PEFT's default targets by table and <c>model_type</c> (<c>TRANSFORMERS_MODELS_TO_…_MAPPING</c>). LoRA's is that of most methods.
     /// </summary>
-    private static readonly Dictionary<string, string[]> Defaults = new()
+    private static readonly Dictionary<string, Dictionary<string, string[]>> Defaults = new()
     {
-        ["llama"] = ["q_proj", "v_proj"],
-        ["mistral"] = ["q_proj", "v_proj"],
-        ["mixtral"] = ["q_proj", "v_proj"],
-        ["qwen2"] = ["q_proj", "v_proj"],
-        ["qwen3"] = ["q_proj", "v_proj"],
-        ["gemma"] = ["q_proj", "v_proj"],
-        ["gemma2"] = ["q_proj", "v_proj"],
-        ["gemma3_text"] = ["q_proj", "v_proj"],
-        ["stablelm"] = ["q_proj", "v_proj"],
-        ["phi"] = ["q_proj", "v_proj", "fc1", "fc2"],
-        ["gpt2"] = ["c_attn"],
-        ["gptj"] = ["q_proj", "v_proj"],
-        ["gpt_neox"] = ["query_key_value"],
-        ["opt"] = ["q_proj", "v_proj"],
-        ["bloom"] = ["query_key_value"],
-        ["falcon"] = ["query_key_value"],
-        ["t5"] = ["q", "v"],
-        ["mt5"] = ["q", "v"],
-        ["bart"] = ["q_proj", "v_proj"],
-        ["bert"] = ["query", "value"],
-        ["roberta"] = ["query", "value"],
-        ["electra"] = ["query", "value"],
-        ["deberta-v2"] = ["query_proj", "value_proj"],
+        ["LORA"] = new()
+        {
+            ["llama"] = ["q_proj", "v_proj"],
+            ["mistral"] = ["q_proj", "v_proj"],
+            ["mixtral"] = ["q_proj", "v_proj"],
+            ["qwen2"] = ["q_proj", "v_proj"],
+            ["qwen3"] = ["q_proj", "v_proj"],
+            ["gemma"] = ["q_proj", "v_proj"],
+            ["gemma2"] = ["q_proj", "v_proj"],
+            ["gemma3_text"] = ["q_proj", "v_proj"],
+            ["stablelm"] = ["q_proj", "v_proj"],
+            ["phi"] = ["q_proj", "v_proj", "fc1", "fc2"],
+            ["gpt2"] = ["c_attn"],
+            ["gptj"] = ["q_proj", "v_proj"],
+            ["gpt_neox"] = ["query_key_value"],
+            ["opt"] = ["q_proj", "v_proj"],
+            ["bloom"] = ["query_key_value"],
+            ["falcon"] = ["query_key_value"],
+            ["t5"] = ["q", "v"],
+            ["mt5"] = ["q", "v"],
+            ["bart"] = ["q_proj", "v_proj"],
+            ["bert"] = ["query", "value"],
+            ["roberta"] = ["query", "value"],
+            ["electra"] = ["query", "value"],
+            ["deberta-v2"] = ["query_proj", "value_proj"],
+        },
+        ["IA3"] = new()
+        {
+            ["llama"] = ["k_proj", "v_proj", "down_proj"],
+            ["mistral"] = ["k_proj", "v_proj", "down_proj"],
+            ["mixtral"] = ["k_proj", "v_proj", "w2"],
+            ["qwen2"] = ["q_proj", "v_proj", "down_proj"],
+            ["qwen3"] = ["q_proj", "v_proj", "down_proj"],
+            ["gemma"] = ["q_proj", "v_proj", "down_proj"],
+            ["gemma2"] = ["q_proj", "v_proj", "down_proj"],
+            ["gemma3_text"] = ["q_proj", "v_proj", "down_proj"],
+            ["phi"] = ["q_proj", "v_proj", "fc2"],
+            ["gpt2"] = ["c_attn", "mlp.c_proj"],
+            ["gptj"] = ["q_proj", "v_proj", "fc_out"],
+            ["gpt_neox"] = ["query_key_value", "dense_4h_to_h"],
+            ["opt"] = ["q_proj", "k_proj", "fc2"],
+            ["bloom"] = ["query_key_value", "mlp.dense_4h_to_h"],
+            ["falcon"] = ["query_key_value", "dense_4h_to_h"],
+            ["t5"] = ["k", "v", "wo"],
+            ["mt5"] = ["k", "v", "wi_1"],
+            ["bart"] = ["q_proj", "v_proj", "fc2"],
+            ["bert"] = ["key", "value", "output.dense"],
+            ["roberta"] = ["key", "value", "output.dense"],
+            ["deberta-v2"] = ["key_proj", "value_proj", "output.dense"],
+        },
+        ["IA3 feed-forward"] = new()
+        {
+            ["llama"] = ["down_proj"],
+            ["mistral"] = ["down_proj"],
+            ["mixtral"] = ["w2"],
+            ["qwen2"] = ["down_proj"],
+            ["qwen3"] = ["down_proj"],
+            ["gemma"] = ["down_proj"],
+            ["gemma2"] = ["down_proj"],
+            ["gemma3_text"] = ["down_proj"],
+            ["phi"] = ["fc2"],
+            ["gpt2"] = ["mlp.c_proj"],
+            ["gptj"] = ["fc_out"],
+            ["gpt_neox"] = ["dense_4h_to_h"],
+            ["opt"] = ["fc2"],
+            ["bloom"] = ["mlp.dense_4h_to_h"],
+            ["falcon"] = ["dense_4h_to_h"],
+            ["t5"] = ["wo"],
+            ["mt5"] = [],
+            ["bart"] = ["fc2"],
+            ["bert"] = ["output.dense"],
+            ["roberta"] = ["output.dense"],
+            ["deberta-v2"] = ["output.dense"],
+        },
+        ["LN_TUNING"] = new()
+        {
+            ["llama"] = ["input_layernorm", "post_attention_layernorm", "norm"],
+            ["mistral"] = ["input_layernorm", "post_attention_layernorm", "norm"],
+            ["qwen2"] = ["post_attention_layernorm"],
+            ["qwen3"] = ["post_attention_layernorm"],
+            ["gemma"] = ["input_layernorm", "post_attention_layernorm", "norm"],
+            ["gemma2"] = ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm", "norm"],
+            ["gemma3_text"] = ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm", "norm"],
+            ["phi"] = ["input_layernorm", "final_layernorm"],
+            ["gpt2"] = ["ln_1", "ln_2", "ln_f"],
+            ["gptj"] = ["ln_1", "ln_f"],
+            ["bloom"] = ["input_layernorm", "post_attention_layernorm", "ln_f"],
+            ["falcon"] = ["input_layernorm", "post_attention_layernorm", "ln_f"],
+            ["t5"] = ["layer_norm", "final_layer_norm"],
+            ["mt5"] = ["layer_norm", "final_layer_norm"],
+            ["bart"] = ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"],
+        },
+        ["BEFT"] = new()
+        {
+            ["llama"] = ["v_proj"],
+            ["mistral"] = ["v_proj"],
+            ["mixtral"] = ["v_proj"],
+            ["qwen2"] = ["v_proj"],
+            ["qwen3"] = ["v_proj"],
+            ["gemma"] = ["v_proj"],
+            ["gemma2"] = ["v_proj"],
+            ["gemma3_text"] = ["v_proj"],
+            ["phi"] = ["v_proj"],
+            ["gptj"] = ["v_proj"],
+            ["opt"] = ["v_proj"],
+            ["t5"] = ["v"],
+            ["mt5"] = ["v"],
+            ["bart"] = ["v_proj"],
+            ["bert"] = ["value"],
+            ["roberta"] = ["value"],
+            ["deberta-v2"] = ["value_proj"],
+        },
     };
 
     /// <summary>The default targets for the architecture. Throws <see cref="AdapterException"/> when PEFT has none.</summary>
-    public static ModuleSelector DefaultFor(PretrainedModel model) =>
-        Defaults.TryGetValue(model.Config.ModelType, out var names)
+    public static ModuleSelector DefaultFor(PretrainedModel model, string table = "LORA") =>
+        Defaults[table].TryGetValue(model.Config.ModelType, out var names)
             ? ModuleSelector.Of(names)
             : throw new AdapterException("target_modules", $"There is no default for {model.Config.ModelType}. Name modules, or say \"all-linear\". It has {Endings(model)}.");
 

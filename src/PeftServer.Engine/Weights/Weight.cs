@@ -19,6 +19,9 @@ public sealed class Weight(params long[] shape)
     /// <summary>Whether an optimizer may change it.</summary>
     public bool Trainable { get; internal set; }
 
+    /// <summary>Whether PEFT registers it as a buffer: saved, but no parameter and so not counted.</summary>
+    public bool IsBuffer { get; internal init; }
+
     public bool IsLoaded => _tensor is not null;
 
     /// <summary>The tensor. Throws <see cref="InvalidOperationException"/> for a model that is shapes alone.</summary>

@@ -24,10 +24,7 @@ public sealed class LoraAdapter : Adapter
             Attach(site, Part(resolved, site));
         }
 
-        foreach (var site in model.Sites().Where(site => resolved.ModulesToSave?.Any(name => Adapters.TargetModules.IsWithin(site.Path, name)) is true))
-        {
-            Attach(site, new TrainableCopy(site));
-        }
+        AttachSavedModules(resolved.ModulesToSave);
     }
 
     private static IReadOnlyList<Site> Targets(LoraConfig config, PretrainedModel model) => Adapters.TargetModules.Select(

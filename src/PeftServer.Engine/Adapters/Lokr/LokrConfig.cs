@@ -1,0 +1,61 @@
+using System.ComponentModel.DataAnnotations;
+using PeftServer.Engine.Models;
+
+namespace PeftServer.Engine.Adapters.Lokr;
+
+/// <summary>
+/// LoKr: ΔW = alpha / r · W₁ ⊗ W₂, a Kronecker product whose factors may be of low rank themselves.
+/// <see href="https://arxiv.org/abs/2309.14859">Yeh et al. 2023</see>.
+/// </summary>
+public sealed record LokrConfig : TargetedConfig, IExcludesModules, ISelectsLayers
+{
+    /// <summary>Rank of the update, from 1 to 4096.</summary>
+    [Range(1, 4096)]
+    public int R { get; init; } = 8;
+
+    /// <summary>The update is scaled by alpha / r.</summary>
+    [Range(1e-6, 1e6)]
+    public double Alpha { get; init; } = 8;
+
+    /// <summary>Share of rows of ΔW dropped in training. Only its default is supported.</summary>
+    [OnlySupported(0.0)]
+    public double RankDropout { get; init; }
+
+    /// <summary>Chance that a module is left out in training. Only its default is supported.</summary>
+    [OnlySupported(0.0)]
+    public double ModuleDropout { get; init; }
+
+    /// <summary>Scale what rank_dropout leaves; without it nothing changes.</summary>
+    public bool RankDropoutScale { get; init; }
+
+    /// <summary>Another decomposition for convolutions; linear layers do not see it.</summary>
+    public bool UseEffectiveConv2d { get; init; }
+
+    /// <summary>Make the small factor W₁ of low rank too, where that is smaller.</summary>
+    public bool DecomposeBoth { get; init; }
+
+    /// <summary>Size of the small factor; -1: as near to the square root as divides.</summary>
+    [Range(-1, 65536)]
+    public int DecomposeFactor { get; init; } = -1;
+
+    /// <summary>Modules left out although target_modules names them.</summary>
+    public ModuleSelector? ExcludeModules { get; init; }
+
+    /// <summary>W₁ starts at zero; false: at random, for tests.</summary>
+    public bool InitWeights { get; init; } = true;
+
+    /// <summary>Adapt only these layers; needs a list in target_modules.</summary>
+    public OneOrMany<int>? LayersToTransform { get; init; }
+
+    /// <summary>Name of the list of layers, where it is not the usual one.</summary>
+    public OneOrMany<string>? LayersPattern { get; init; }
+
+    /// <summary>Ranks of single modules: a name or regular expression to a rank. The first match wins.</summary>
+    public IReadOnlyDictionary<string, int> RankPattern { get; init; } = new Dictionary<string, int>();
+
+    /// <summary>Alphas of single modules, as rank_pattern.</summary>
+    public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
+
+    internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
+        MethodParts.Each(sites, site => new LokrProjection(this, site));
+}

@@ -1,0 +1,25 @@
+using PeftServer.Engine.Models;
+
+namespace PeftServer.Engine.Adapters;
+
+/// <summary>A part that replaces the weight of its projection by a function of it: W′ = f(W).</summary>
+internal abstract class WeightMap : SiteAdapter
+{
+    /// <summary>W′ [out, in] of the frozen weight in float32, with gradients.</summary>
+    public abstract Tensor Map(Tensor weight);
+
+    /// <summary>The bias beside W′.</summary>
+    public virtual Tensor? MapBias(Tensor weight, Tensor? bias) => bias;
+
+    public override Tensor Forward(Tensor x, in SiteCall call)
+    {
+        using var scope = NewDisposeScope();
+        var projection = (Projection)call.Site;
+        var weight = projection.DenseWeight().to(ScalarType.Float32);
+        return F.linear(x, Map(weight).to(x.dtype), MapBias(weight, projection.Bias?.Value)?.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
+    }
+
+    public override Tensor Merge(Site site, Tensor weight) => Map(weight.to(ScalarType.Float32));
+
+    public override Tensor? MergeBias(Site site, Tensor? bias) => MapBias(((Projection)site).DenseWeight().to(ScalarType.Float32), bias);
+}
