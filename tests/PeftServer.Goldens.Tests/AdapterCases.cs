@@ -57,7 +57,7 @@ public sealed class AdapterCases
             optimizer.Step(learningRate);
             optimizer.ZeroGrad();
             var value = loss.item<float>();
-            (Math.Abs(value - losses[step]) <= 1e-4 * Math.Abs(losses[step])).ShouldBeTrue($"loss of step {step}: {value}, PEFT {losses[step]}");
+            (Math.Abs(value - losses[step]) <= (1e-4 * Math.Abs(losses[step])) + 1e-7).ShouldBeTrue($"loss of step {step}: {value}, PEFT {losses[step]}");
         }
 
         adapter.SetTraining(false);

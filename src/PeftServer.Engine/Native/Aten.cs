@@ -110,6 +110,13 @@ internal static unsafe partial class Aten
         Result(stack[0]).Dispose();
     }
 
+    public static Tensor LogSigmoid(Tensor x)
+    {
+        Span<ulong> stack = [Handle(x)];
+        Call("aten::log_sigmoid\0"u8, "\0"u8, stack);
+        return Result(stack[0]);
+    }
+
     /// <summary>Address of a tensor's first element.</summary>
     public static nint DataPointer(Tensor tensor)
     {
