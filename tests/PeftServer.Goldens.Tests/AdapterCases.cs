@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Training;
+using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Goldens.Tests;

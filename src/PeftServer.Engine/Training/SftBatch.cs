@@ -63,7 +63,8 @@ internal sealed record SftBatch
             }
 
             batches.Add(new SftBatch(
-                [.. Sequences.Skip(first).Take(i + 1 - first)], Array.ConvertAll(Sources[target..last], source => source - starts[first]), Targets[target..last]));
+                [.. Sequences.Skip(first).Take(i + 1 - first)], Array.ConvertAll(Sources[target..last], source => source - starts[first]), Targets[target..last],
+                Counts[first..(i + 1)]));
             (first, target) = (i + 1, last);
         }
 

@@ -4,6 +4,7 @@ using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
+using PeftServer.Engine.Training.Optimizers;
 
 namespace PeftServer.Engine.Training;
 
@@ -29,7 +30,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         var rows = ReadRows(spec.TrainingFile, tokenizer, model);
         var validation = spec.ValidationFile is null ? null : ReadRows(spec.ValidationFile, tokenizer, model);
         using var adapter = CreateAdapter(model);
-        using var optimizer = new AdamW(adapter.Trainable, _arguments.AdamBeta1, _arguments.AdamBeta2, _arguments.AdamEpsilon, _arguments.WeightDecay);
+        using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
         using var gradients = CreateStep(model, adapter, device);
 
@@ -61,7 +62,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>One optimizer step over one window of micro-batches; null when the run is to stop first.</summary>
-    private StepResult? Step(int step, TrainingPlan plan, IReadOnlyList<TrainingRow> rows, ITrainingStep gradients, AdamW optimizer, Device device)
+    private StepResult? Step(int step, TrainingPlan plan, IReadOnlyList<TrainingRow> rows, ITrainingStep gradients, Optimizer optimizer, Device device)
     {
         using var scope = NewDisposeScope(); // every temporary of the step dies here
         using var dropout = new Generator(SeedOf(step));
@@ -166,7 +167,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             data: [("trained_tokens", progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
     }
 
-    private TrainingOutcome Stop(int stepsDone, AdamW optimizer)
+    private TrainingOutcome Stop(int stepsDone, Optimizer optimizer)
     {
         if (control.Request is StopRequest.Cancel)
         {
