@@ -32,7 +32,7 @@ internal static class GoldenFolder
     private static readonly HashSet<string> MustPass =
         [.. File.ReadLines(Path.Combine(AppContext.BaseDirectory, "MustPass.txt")).Select(line => line.Trim()).Where(line => line is not ("" or ['#', ..]))];
 
-    private static string RepositoryRoot()
+    public static string RepositoryRoot()
     {
         var folder = new DirectoryInfo(AppContext.BaseDirectory);
         while (folder is not null && !File.Exists(Path.Combine(folder.FullName, "PeftServer.sln")))

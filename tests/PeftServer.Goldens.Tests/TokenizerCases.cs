@@ -10,6 +10,8 @@ public sealed class TokenizerCases
 
     public static IEnumerable<TheoryDataRow<string, int>> Pairs => Each("pairs");
 
+    public static IEnumerable<TheoryDataRow<string>> Names => GoldenFolder.Cases("tokenizers", "cases.json").Select(n => new TheoryDataRow<string>(n));
+
     [Theory, MemberData(nameof(Texts))]
     public void Encode_Text_MatchesReference(string name, int index)
     {
@@ -35,6 +37,24 @@ public sealed class TokenizerCases
         var encoding = Load(name).EncodeWithOffsets(expected.GetProperty("a").GetString()!, expected.GetProperty("b").GetString());
         encoding.Ids.ShouldBe(Ints(expected, "ids"));
         encoding.TypeIds.ShouldBe(Ints(expected, "type_ids"));
+    }
+
+    [Theory, MemberData(nameof(Names))]
+    public void EncodeBatch_TruncatedAndPadded_MatchesReference(string name)
+    {
+        var expected = Cases(name).GetProperty("batch").EnumerateArray().ToList();
+        var tokenizer = Load(name);
+
+        var batch = tokenizer.EncodeBatch(
+            [.. expected.Select(e => e.GetProperty("text").GetString()!)],
+            truncation: new TruncationOptions { MaxLength = 8 },
+            padding: new PaddingOptions { PadId = 0, PadToken = tokenizer.IdToToken(0)! });
+
+        foreach (var (encoding, row) in batch.Zip(expected))
+        {
+            encoding.Ids.ShouldBe(Ints(row, "ids"));
+            encoding.AttentionMask.ShouldBe(Ints(row, "mask").Select(i => i == 1));
+        }
     }
 
     private static IEnumerable<TheoryDataRow<string, int>> Each(string list) =>

@@ -12,7 +12,7 @@ public sealed record DataSummary
     /// <summary>Rows that are trained on, cut and split ones included.</summary>
     public required long Used { get; init; }
 
-    /// <summary>Rows that were longer than the limit and lost their end.</summary>
+    /// <summary>Rows that were longer than the limit and lost an end.</summary>
     public required long Cut { get; init; }
 
     /// <summary>Rows that became several, because the template shows earlier messages differently later on.</summary>

@@ -16,6 +16,15 @@ public enum DatasetFormat
 
     /// <summary><c>prompt</c> and <c>completion</c>, texts or lists of messages.</summary>
     PromptCompletion,
+
+    /// <summary><c>text</c>, every token of which is learnt.</summary>
+    Text,
+
+    /// <summary><c>prompt</c>, <c>chosen</c> and <c>rejected</c>; or the last two alone, which begin alike.</summary>
+    Preference,
+
+    /// <summary><c>prompt</c>, <c>completion</c> and <c>label</c>: true for a good answer.</summary>
+    Judged,
 }
 
 /// <summary>What <see cref="DatasetFile.Check(Stream, CancellationToken)"/> found in a file.</summary>

@@ -133,7 +133,14 @@ public static class DatasetFile
         return end < 0 ? e.Message : e.Message[..end];
     }
 
-    private static string Describe(DatasetFormat format) => format is DatasetFormat.Messages ? "messages" : "prompt and completion";
+    private static string Describe(DatasetFormat format) => format switch
+    {
+        DatasetFormat.Messages => "messages",
+        DatasetFormat.PromptCompletion => "prompt and completion",
+        DatasetFormat.Preference => "chosen and rejected",
+        DatasetFormat.Judged => "completion and label",
+        _ => "text",
+    };
 }
 
 /// <summary>Counts faults and keeps the first ones.</summary>

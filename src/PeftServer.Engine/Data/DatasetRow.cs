@@ -11,5 +11,14 @@ internal sealed record ChatRow(Conversation Chat, IReadOnlySet<int> Trained) : D
 /// <summary>A text and how it goes on.</summary>
 internal sealed record TextRow(string Prompt, string Completion) : DatasetRow(DatasetFormat.PromptCompletion);
 
+/// <summary>A text that is learnt as it stands.</summary>
+internal sealed record PlainTextRow(string Text) : DatasetRow(DatasetFormat.Text);
+
 /// <summary>A chat, and the messages it goes on with: those from <paramref name="PromptMessages"/> on.</summary>
 internal sealed record ChatCompletionRow(Conversation Chat, int PromptMessages) : DatasetRow(DatasetFormat.PromptCompletion);
+
+/// <summary>A prompt with a better and a worse answer, each as a completion.</summary>
+internal sealed record PairRow(DatasetRow Chosen, DatasetRow Rejected) : DatasetRow(DatasetFormat.Preference);
+
+/// <summary>A prompt with an answer that is good or bad.</summary>
+internal sealed record LabelledRow(DatasetRow Answer, bool Label) : DatasetRow(DatasetFormat.Judged);

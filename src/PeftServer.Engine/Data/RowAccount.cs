@@ -16,7 +16,18 @@ internal sealed class RowAccount
         Note(line, RowOutcome.Skipped, reason);
     }
 
-    public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength)
+    /// <summary>A row that is used; cut where it is too long.</summary>
+    public void Use(bool isLong, long line, int maxLength)
+    {
+        _rows++;
+        _counts[(int)RowOutcome.Used]++;
+        if (isLong)
+        {
+            Note(line, RowOutcome.Cut, CutReason(maxLength));
+        }
+    }
+
+    public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength, TruncationMode mode = TruncationMode.KeepStart)
     {
         _rows++;
         var taken = new List<TrainingRow>(parts.Count);
@@ -24,7 +35,8 @@ internal sealed class RowAccount
         foreach (var part in parts)
         {
             var isLong = part.Ids.Length > maxLength;
-            var row = new TrainingRow(isLong ? part.Ids[..maxLength] : part.Ids, isLong ? part.Trained[..maxLength] : part.Trained, line);
+            var kept = !isLong ? .. : mode is TruncationMode.KeepStart ? ..maxLength : ^maxLength..;
+            var row = new TrainingRow(part.Ids[kept], part.Trained[kept], line);
             wasCut |= isLong;
             if (row.TrainedCount > 0)
             {
@@ -34,7 +46,7 @@ internal sealed class RowAccount
 
         if (taken.Count == 0)
         {
-            Note(line, RowOutcome.Skipped, wasCut ? $"Nothing to learn is within the first {maxLength} tokens." : "The row has no token to learn.");
+            Note(line, RowOutcome.Skipped, wasCut ? $"Nothing to learn is within the {maxLength} tokens that are kept." : "The row has no token to learn.");
             return taken;
         }
 
@@ -46,7 +58,7 @@ internal sealed class RowAccount
 
         if (wasCut)
         {
-            Note(line, RowOutcome.Cut, $"The row is longer than {maxLength} tokens and lost its end.");
+            Note(line, RowOutcome.Cut, CutReason(maxLength));
         }
 
         return taken;
@@ -65,6 +77,8 @@ internal sealed class RowAccount
         Reasons = _reasons,
         Notes = _notes,
     };
+
+    private static string CutReason(int maxLength) => $"The row is longer than {maxLength} tokens and was cut.";
 
     private void Note(long line, RowOutcome outcome, string reason)
     {

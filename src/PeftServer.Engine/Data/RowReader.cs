@@ -7,7 +7,7 @@ namespace PeftServer.Engine.Data;
 internal sealed class RowReader(long line, FaultList faults)
 {
     private static readonly string[] RowFields =
-        ["messages", "tools", "documents", "prompt", "completion", "parallel_tool_calls", "functions", "chat_template_kwargs", "task_id"];
+        ["messages", "tools", "documents", "prompt", "completion", "text", "chosen", "rejected", "label", "parallel_tool_calls", "functions", "chat_template_kwargs", "task_id"];
 
     private readonly long _before = faults.Count;
 
@@ -28,7 +28,9 @@ internal sealed class RowReader(long line, FaultList faults)
         }
 
         var row = root.TryGetProperty("messages", out var messages) ? ReadChat(root, messages)
-            : root.TryGetProperty("prompt", out var prompt) ? ReadPair(root, prompt)
+            : root.TryGetProperty("chosen", out _) || root.TryGetProperty("rejected", out _) ? ReadPreference(root)
+            : root.TryGetProperty("prompt", out var prompt) ? ReadPromptCompletion(root, prompt)
+            : root.TryGetProperty("text", out var text) ? ReadText(text)
             : Unknown(root);
         return IsGood ? row : null;
     }
@@ -64,7 +66,7 @@ internal sealed class RowReader(long line, FaultList faults)
         return new ChatRow(Conversation(root, [.. list.Select(MessageCheck.WithoutWeight)]), trained);
     }
 
-    private DatasetRow? ReadPair(JsonElement root, JsonElement prompt)
+    private DatasetRow? ReadPromptCompletion(JsonElement root, JsonElement prompt)
     {
         if (!root.TryGetProperty("completion", out var completion))
         {
@@ -72,33 +74,105 @@ internal sealed class RowReader(long line, FaultList faults)
             return null;
         }
 
-        if (prompt.ValueKind is JsonValueKind.Array && completion.ValueKind is JsonValueKind.Array)
+        var row = ReadAnswer(root, prompt, completion, "completion");
+        if (!root.TryGetProperty("label", out var label) || row is null)
         {
-            var check = new MessageCheck(Fault);
-            check.Check(prompt, "prompt");
-            check.Check(completion, "completion");
-            return IsGood
-                ? new ChatCompletionRow(
-                    Conversation(root, [.. prompt.EnumerateArray().Concat(completion.EnumerateArray()).Select(MessageCheck.WithoutWeight)]), prompt.GetArrayLength())
-                : null;
+            return row;
         }
 
-        if (prompt.ValueKind is not JsonValueKind.String || completion.ValueKind is not JsonValueKind.String)
+        if (label.ValueKind is JsonValueKind.True or JsonValueKind.False)
         {
-            Fault(
-                "prompt",
-                "wrong_type",
-                $"prompt is {Kind(prompt)} and completion is {Kind(completion)}.",
-                "Make both texts, or both lists of messages.");
+            return new LabelledRow(row, label.GetBoolean());
+        }
+
+        Fault("label", "wrong_type", $"label is {Kind(label)}.", "Make it true for a good answer, false for a bad one.");
+        return null;
+    }
+
+    private PairRow? ReadPreference(JsonElement root)
+    {
+        if (!root.TryGetProperty("chosen", out var chosen) || !root.TryGetProperty("rejected", out var rejected))
+        {
+            Fault("chosen", "missing_field", "A row of preferences needs both chosen and rejected.", "Add the one that is missing.");
             return null;
         }
 
-        if (completion.ValueEquals(""))
+        if (root.TryGetProperty("prompt", out var prompt))
         {
-            Fault("completion", "nothing_to_learn", "completion is empty.", "Write what the model shall say, or leave the row out.");
+            return ReadAnswer(root, prompt, chosen, "chosen") is { } better && ReadAnswer(root, prompt, rejected, "rejected") is { } worse
+                ? new PairRow(better, worse)
+                : null;
         }
 
-        return new TextRow(prompt.GetString()!, completion.GetString()!);
+        if (chosen.ValueKind is JsonValueKind.String && rejected.ValueKind is JsonValueKind.String)
+        {
+            var (good, bad) = (chosen.GetString()!, rejected.GetString()!);
+            var common = good.AsSpan().CommonPrefixLength(bad);
+            common -= common > 0 && good[common - 1] == ' ' ? 1 : 0; // a space goes with the word behind it
+            return new PairRow(new TextRow(good[..common], good[common..]), new TextRow(bad[..common], bad[common..]));
+        }
+
+        if (!CheckMessages((chosen, "chosen"), (rejected, "rejected")))
+        {
+            return null;
+        }
+
+        var (first, second) = (chosen.EnumerateArray().ToList(), rejected.EnumerateArray().ToList());
+        var shared = first.Zip(second).TakeWhile(p => JsonElement.DeepEquals(p.First, p.Second)).Count();
+        if (shared == 0 || shared == first.Count || shared == second.Count)
+        {
+            Fault("chosen", "no_prompt", "chosen and rejected must begin with the same messages and then differ.", "Put the prompt in front of both, or into prompt.");
+            return null;
+        }
+
+        return new PairRow(new ChatCompletionRow(Conversation(root, first), shared), new ChatCompletionRow(Conversation(root, second), shared));
+    }
+
+    /// <summary>A prompt and what follows it: both texts, or both lists of messages.</summary>
+    private DatasetRow? ReadAnswer(JsonElement root, JsonElement prompt, JsonElement answer, string name)
+    {
+        if (prompt.ValueKind is JsonValueKind.Array && answer.ValueKind is JsonValueKind.Array)
+        {
+            return CheckMessages((prompt, "prompt"), (answer, name))
+                ? new ChatCompletionRow(
+                    Conversation(root, [.. prompt.EnumerateArray().Concat(answer.EnumerateArray()).Select(MessageCheck.WithoutWeight)]), prompt.GetArrayLength())
+                : null;
+        }
+
+        if (prompt.ValueKind is not JsonValueKind.String || answer.ValueKind is not JsonValueKind.String)
+        {
+            Fault("prompt", "wrong_type", $"prompt is {Kind(prompt)} and {name} is {Kind(answer)}.", "Make both texts, or both lists of messages.");
+            return null;
+        }
+
+        if (answer.ValueEquals(""))
+        {
+            Fault(name, "nothing_to_learn", $"{name} is empty.", "Write what the model shall say, or leave the row out.");
+        }
+
+        return new TextRow(prompt.GetString()!, answer.GetString()!);
+    }
+
+    private bool CheckMessages(params ReadOnlySpan<(JsonElement Messages, string Path)> lists)
+    {
+        var before = faults.Count;
+        foreach (var (messages, path) in lists)
+        {
+            new MessageCheck(Fault).Check(messages, path);
+        }
+
+        return faults.Count == before;
+    }
+
+    private PlainTextRow? ReadText(JsonElement text)
+    {
+        if (text.ValueKind is JsonValueKind.String)
+        {
+            return new PlainTextRow(text.GetString()!);
+        }
+
+        Fault("text", "wrong_type", $"text is {Kind(text)}.", "Make it a text.");
+        return null;
     }
 
     private Conversation Conversation(JsonElement root, IReadOnlyList<JsonElement> messages) => new()
@@ -153,11 +227,11 @@ internal sealed class RowReader(long line, FaultList faults)
     private DatasetRow? Unknown(JsonElement root)
     {
         var names = root.EnumerateObject().Select(p => p.Name).ToList();
-        var near = names.Select(n => (Name: n, Known: Spelling.Nearest(n, RowFields))).FirstOrDefault(p => p.Known is "messages" or "prompt");
+        var near = names.Select(n => (Name: n, Known: Spelling.Nearest(n, RowFields))).FirstOrDefault(p => p.Known is "messages" or "prompt" or "text" or "chosen" or "rejected");
         Fault(
             near.Name ?? "",
             "unknown_format",
-            names.Count == 0 ? "The row is empty." : $"The row has neither messages nor prompt; it has {string.Join(", ", names.Take(8))}.",
+            names.Count == 0 ? "The row is empty." : $"The row has neither messages, nor prompt, nor text; it has {string.Join(", ", names.Take(8))}.",
             near.Known is { } known ? $"Did you mean {known}?" : "Write {\"messages\": [{\"role\": …, \"content\": …}, …]} or {\"prompt\": …, \"completion\": …}.");
         return null;
     }

@@ -12,14 +12,27 @@ public sealed record TrainingDataOptions
     /// <summary>Special tokens are matched in the template's own text only. See <see cref="ChatEncoder"/>.</summary>
     public bool StrictSpecialTokens { get; init; } = true;
 
-    /// <summary>In rows of messages only what the assistant says is learnt; false: every token.</summary>
-    public bool AssistantOnlyLoss { get; init; } = true;
+    /// <summary>
+    /// True: only what the assistant says is learnt, in completions too. False: every token. Absent: what the assistant says
+    /// in rows of messages, all of a completion.
+    /// </summary>
+    public bool? AssistantOnlyLoss { get; init; }
 
     /// <summary>In rows of prompt and completion only the completion is learnt; false: every token.</summary>
     public bool CompletionOnlyLoss { get; init; } = true;
 
+    /// <summary>Which end of a row that is too long is kept.</summary>
+    public TruncationMode TruncationMode { get; init; }
+
     /// <summary>Instead of the tokenizer's own.</summary>
     public ChatTemplate? ChatTemplate { get; init; }
+}
+
+/// <summary>Which end of a row that is too long is kept, by TRL's names.</summary>
+public enum TruncationMode
+{
+    KeepStart,
+    KeepEnd,
 }
 
 /// <summary>A dataset file as tokens, with an account of every row.</summary>
@@ -52,9 +65,15 @@ public sealed record TrainingData(IReadOnlyList<TrainingRow> Rows, DataSummary S
                 continue;
             }
 
+            if (row is PairRow or LabelledRow)
+            {
+                account.Skip(line, "The row compares answers; it is for methods of preference (dpo, kto, …), not for supervised training.");
+                continue;
+            }
+
             try
             {
-                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength));
+                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode));
             }
             catch (TemplateException e)
             {

@@ -1,5 +1,5 @@
-using System.Globalization;
 using System.Text;
+using PeftServer.Engine.Tokenizers.Unicode;
 
 namespace PeftServer.Engine.Tokenizers;
 
@@ -144,12 +144,8 @@ internal sealed class AddedVocabulary
         return IsWord(rune);
     }
 
-    private static bool IsWord(Rune rune) => Rune.GetUnicodeCategory(rune) is
-        UnicodeCategory.UppercaseLetter or UnicodeCategory.LowercaseLetter or UnicodeCategory.TitlecaseLetter
-        or UnicodeCategory.ModifierLetter or UnicodeCategory.OtherLetter or UnicodeCategory.LetterNumber
-        or UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark
-        or UnicodeCategory.DecimalDigitNumber or UnicodeCategory.ConnectorPunctuation
-        || rune.Value is 0x200C or 0x200D;
+    // Rust's \w: joiners count as well.
+    private static bool IsWord(Rune rune) => UnicodeClasses.IsWord(rune.Value) || rune.Value is 0x200C or 0x200D;
 }
 
 /// <summary>A stretch of text on its way through the pipeline; with a token it is done.</summary>

@@ -94,11 +94,11 @@ internal sealed class AlignedText
 
         public bool AtEnd => _at >= source.Length;
 
-        /// <summary>The code point at the reading position; a lone surrogate reads as U+FFFD, which it could only become.</summary>
-        public Rune Peek()
+        /// <summary>UTF-16 units of the code point at the reading position; 0 at the end.</summary>
+        public int NextLength()
         {
-            Rune.DecodeFromUtf16(source.Span[_at..], out var rune, out _);
-            return rune;
+            Rune.DecodeFromUtf16(source.Span[_at..], out _, out var length);
+            return length;
         }
 
         public void Keep(int characters)

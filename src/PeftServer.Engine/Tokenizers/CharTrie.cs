@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Diagnostics.CodeAnalysis;
 
 namespace PeftServer.Engine.Tokenizers;
@@ -7,7 +8,9 @@ internal sealed class CharTrie<T>
     where T : class
 {
     private readonly Node _root = new();
+    private SearchValues<char>? _first; // what keys begin with, made at the first search
 
+    /// <summary>Adds a key; all are added before the first search.</summary>
     public void Add(ReadOnlySpan<char> key, T value)
     {
         var node = _root;
@@ -27,11 +30,13 @@ internal sealed class CharTrie<T>
 
     public bool FindNext(ReadOnlySpan<char> text, int from, out int start, out int end, [NotNullWhen(true)] out T? value)
     {
-        if (_root.Children is { } first)
+        if (_root.Children is { } children)
         {
-            for (start = from; start < text.Length; start++)
+            var first = _first ??= SearchValues.Create([.. children.Keys]);
+            for (start = from; text[start..].IndexOfAny(first) is >= 0 and var found; start++)
             {
-                if (first.ContainsKey(text[start]) && LongestAt(text, start, out end, out value))
+                start += found;
+                if (LongestAt(text, start, out end, out value))
                 {
                     return true;
                 }

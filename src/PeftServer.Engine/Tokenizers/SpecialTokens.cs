@@ -32,6 +32,9 @@ internal sealed class SpecialTokens
         }
     }
 
+    /// <summary>Gives a role its token where no file names one.</summary>
+    public void Default(string role, string token) => _texts.TryAdd(role, token);
+
     private static string? TextOf(JsonElement value) => value.ValueKind switch
     {
         JsonValueKind.String => value.GetString(),

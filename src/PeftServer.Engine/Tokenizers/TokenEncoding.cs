@@ -33,6 +33,11 @@ public sealed class TokenEncoding
 
     public int Count => MutableIds.Count;
 
+    /// <summary>What truncation cut off, in parts of the same length.</summary>
+    public IReadOnlyList<TokenEncoding> Overflowing => OverflowingParts;
+
+    internal List<TokenEncoding> OverflowingParts { get; set; } = [];
+
     internal List<int> MutableIds { get; }
 
     internal List<string> MutableTokens { get; }
@@ -63,6 +68,23 @@ public sealed class TokenEncoding
         MutableSpecial.AddRange(other.MutableSpecial);
         MutableTypes.AddRange(typeId is { } id ? Enumerable.Repeat(id, other.Count) : other.MutableTypes);
         MutableAttention.AddRange(other.MutableAttention);
+    }
+
+    internal void Pad(int length, PaddingOptions options)
+    {
+        var missing = length - Count;
+        if (missing > 0)
+        {
+            var at = options.Direction is EncodingSide.Left ? 0 : Count;
+            MutableIds.InsertRange(at, Enumerable.Repeat(options.PadId, missing));
+            MutableTokens.InsertRange(at, Enumerable.Repeat(options.PadToken, missing));
+            MutableOffsets.InsertRange(at, Enumerable.Repeat((0, 0), missing));
+            MutableSpecial.InsertRange(at, Enumerable.Repeat(true, missing));
+            MutableTypes.InsertRange(at, Enumerable.Repeat(options.PadTypeId, missing));
+            MutableAttention.InsertRange(at, Enumerable.Repeat(false, missing));
+        }
+
+        OverflowingParts.ForEach(part => part.Pad(length, options));
     }
 
     internal TokenEncoding Slice(int start, int count) => new(

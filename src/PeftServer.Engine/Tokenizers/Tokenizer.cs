@@ -15,12 +15,14 @@ public sealed class Tokenizer
 {
     private readonly TokenizerParts _parts;
     private readonly AddedVocabulary _added;
+    private readonly ByteLevelPipeline? _byteLevel;
     private readonly SpecialTokens _special;
     private readonly CharTrie<AddedToken> _specialTrie = new();
 
     internal Tokenizer(TokenizerParts parts, SpecialTokens special, ChatTemplate? chatTemplate)
     {
         _parts = parts;
+        _byteLevel = ByteLevelPipeline.TryCreate(parts);
         _special = special;
         _added = new AddedVocabulary(parts.AddedTokens, parts.Normalizer is null ? null : s => parts.Normalizer.Normalize(new AlignedText(s)).ToString());
         foreach (var token in _added.Tokens.Where(t => t.Special))
@@ -67,16 +69,25 @@ public sealed class Tokenizer
 
     public int[] Encode(string text, bool addSpecialTokens = true)
     {
-        if (_parts.PostProcessor is null || !addSpecialTokens)
+        var ids = EncodeIds(text, null);
+        if (!addSpecialTokens || _parts.PostProcessor is null || _parts.PostProcessor.AddedTokens(pair: false) == 0)
         {
-            return EncodeIds(text, null);
+            return ids;
         }
 
-        return [.. EncodeWithOffsets(text, addSpecialTokens: true).Ids];
+        // Post-processors move ids as they stand; offsets are not asked for.
+        var plain = new TokenEncoding();
+        foreach (var id in ids)
+        {
+            plain.Add(id, "", (0, 0), special: false, typeId: 0);
+        }
+
+        return [.. Finish([plain], addSpecialTokens: true).Ids];
     }
 
     /// <summary>Tokens with their offsets, for one text or a pair, with the post-processor's special tokens or without.</summary>
-    public TokenEncoding EncodeWithOffsets(string text, string? pair = null, bool addSpecialTokens = true)
+    /// <exception cref="ArgumentException">The truncation cannot be done.</exception>
+    public TokenEncoding EncodeWithOffsets(string text, string? pair = null, bool addSpecialTokens = true, TruncationOptions? truncation = null)
     {
         List<TokenEncoding> encodings = [EncodePlain(text, 0)];
         if (pair is not null)
@@ -84,14 +95,33 @@ public sealed class Tokenizer
             encodings.Add(EncodePlain(pair, 1));
         }
 
-        encodings = _parts.PostProcessor?.Process(encodings, addSpecialTokens) ?? encodings;
-        var whole = new TokenEncoding();
-        foreach (var encoding in encodings)
+        if (truncation is not null)
         {
-            whole.Append(encoding);
+            var added = addSpecialTokens ? _parts.PostProcessor?.AddedTokens(pair is not null) ?? 0 : 0;
+            EncodingLengths.Truncate(encodings, truncation, Math.Max(truncation.MaxLength - added, 0));
+        }
+
+        var whole = Finish(encodings, addSpecialTokens);
+        if (pair is null)
+        {
+            whole.OverflowingParts = [.. encodings[0].OverflowingParts.Select(part => Finish([part], addSpecialTokens))];
         }
 
         return whole;
+    }
+
+    /// <summary>Texts made equally long: each shortened, then all padded.</summary>
+    /// <exception cref="ArgumentException">The truncation cannot be done.</exception>
+    public IReadOnlyList<TokenEncoding> EncodeBatch(
+        IReadOnlyList<string> texts, bool addSpecialTokens = true, TruncationOptions? truncation = null, PaddingOptions? padding = null)
+    {
+        var encodings = texts.Select(t => EncodeWithOffsets(t, null, addSpecialTokens, truncation)).ToList();
+        if (padding is not null)
+        {
+            EncodingLengths.Pad(encodings, padding);
+        }
+
+        return encodings;
     }
 
     public string Decode(ReadOnlySpan<int> ids, bool skipSpecialTokens = true)
@@ -119,7 +149,24 @@ public sealed class Tokenizer
     /// <summary>Ids without a template's; <paramref name="mayMatch"/> says where in the text a special token may be found.</summary>
     internal int[] EncodeIds(string text, Func<int, int, bool>? mayMatch)
     {
-        var ids = new List<int>(text.Length / 3);
+        var ids = new List<int>((text.Length / 3) + 1);
+        if (_byteLevel is not null)
+        {
+            foreach (var piece in Pieces(text, mayMatch))
+            {
+                if (piece.Token is { } token)
+                {
+                    ids.Add(token.Id);
+                }
+                else
+                {
+                    _byteLevel.Encode(piece.Text.Span, ids);
+                }
+            }
+
+            return [.. ids];
+        }
+
         var tokens = new List<Token>();
         foreach (var (word, added) in Words(text, mayMatch))
         {
@@ -161,10 +208,17 @@ public sealed class Tokenizer
         }
     }
 
-    private List<TextPiece> Words(string text, Func<int, int, bool>? mayMatch)
+    /// <summary>The text normalised and cut at added tokens.</summary>
+    private List<TextPiece> Pieces(string text, Func<int, int, bool>? mayMatch)
     {
         var pieces = new List<TextPiece>();
         _added.Split(new AlignedText(text), _parts.Normalizer is null ? null : _parts.Normalizer.Normalize, mayMatch, pieces);
+        return pieces;
+    }
+
+    private List<TextPiece> Words(string text, Func<int, int, bool>? mayMatch)
+    {
+        var pieces = Pieces(text, mayMatch);
         if (_parts.PreTokenizer is null)
         {
             return pieces;
@@ -205,6 +259,17 @@ public sealed class Tokenizer
         }
 
         return encoding;
+    }
+
+    private TokenEncoding Finish(List<TokenEncoding> encodings, bool addSpecialTokens)
+    {
+        var whole = new TokenEncoding();
+        foreach (var encoding in _parts.PostProcessor?.Process(encodings, addSpecialTokens) ?? encodings)
+        {
+            whole.Append(encoding);
+        }
+
+        return whole;
     }
 
     private static int[] CodePointOffsets(string text)

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Engine.Tokenizers.Legacy;
 
 namespace PeftServer.Engine.Tokenizers;
 
@@ -24,20 +25,93 @@ internal static class TokenizerFolder
             }
         }
 
-        var parts = ReadParts(folder);
+        var parts = ReadParts(folder, config?.RootElement, special);
         if (config is not null)
         {
             parts = parts with { AddedTokens = WithDecoder(parts.AddedTokens, config.RootElement) };
         }
 
+        using var added = ReadJson(folder, "added_tokens.json");
+        if (added is not null)
+        {
+            parts = parts with { AddedTokens = WithOldList(parts.AddedTokens, added.RootElement, special) };
+        }
+
+        parts = parts with { AddedTokens = WithRoles(parts, special) };
         return new Tokenizer(parts, special, ReadTemplate(folder, config?.RootElement));
     }
 
-    private static TokenizerParts ReadParts(string folder)
+    private static TokenizerParts ReadParts(string folder, JsonElement? config, SpecialTokens special)
     {
-        using var file = ReadJson(folder, "tokenizer.json")
-            ?? throw new TokenizerException($"{folder} holds no tokenizer.json. Save the tokenizer with save_pretrained of transformers.");
-        return TokenizerJson.Read(file.RootElement);
+        using var file = ReadJson(folder, "tokenizer.json");
+        if (file is not null)
+        {
+            return TokenizerJson.Read(file.RootElement);
+        }
+
+        var tokenizerClass = (config is { } c ? JsonParts.OptionalString(c, "tokenizer_class") : null) ?? ClassOf(folder);
+        tokenizerClass = tokenizerClass.EndsWith("Fast", StringComparison.Ordinal) ? tokenizerClass[..^4] : tokenizerClass;
+        try
+        {
+            return SentencePieceFolder.Files.Select(f => Path.Combine(folder, f)).FirstOrDefault(File.Exists) is { } model
+                    ? SentencePieceFolder.Read(model, tokenizerClass, config, special)
+                : File.Exists(Path.Combine(folder, "vocab.json")) && File.Exists(Path.Combine(folder, "merges.txt"))
+                    ? VocabularyFolder.ReadMerges(folder, tokenizerClass, config, special)
+                : File.Exists(Path.Combine(folder, "vocab.txt"))
+                    ? VocabularyFolder.ReadWordPieces(folder, config, special)
+                : throw new TokenizerException($"{folder} holds no tokenizer: no tokenizer.json, SentencePiece model, vocab.json with merges.txt, or vocab.txt.");
+        }
+        catch (JsonException e)
+        {
+            throw new TokenizerException($"vocab.json is not JSON: {e.Message}", e);
+        }
+    }
+
+    /// <summary>The oldest folders: a token and its id, no flags.</summary>
+    private static List<AddedToken> WithOldList(IReadOnlyList<AddedToken> tokens, JsonElement list, SpecialTokens special)
+    {
+        var known = tokens.Select(t => t.Content).ToHashSet(StringComparer.Ordinal);
+        return
+        [
+            .. tokens,
+            .. list.EnumerateObject().Where(e => e.Name.Length > 0 && !known.Contains(e.Name)).Select(e => new AddedToken(JsonParts.Int(list, e.Name), e.Name)
+            {
+                Special = special.Texts.Values.Contains(e.Name),
+            }),
+        ];
+    }
+
+    /// <summary>The class that transformers takes for the model's type; empty where it is not known.</summary>
+    private static string ClassOf(string folder)
+    {
+        using var config = ReadJson(folder, "config.json");
+        return (config is null ? null : JsonParts.OptionalString(config.RootElement, "model_type")) switch
+        {
+            "t5" => "T5Tokenizer",
+            "mt5" => "MT5Tokenizer",
+            "xlm-roberta" => "XLMRobertaTokenizer",
+            "albert" => "AlbertTokenizer",
+            "deberta-v2" => "DebertaV2Tokenizer",
+            "llama" or "mistral" or "mixtral" => "LlamaTokenizer",
+            "gemma" or "gemma2" or "gemma3_text" => "GemmaTokenizer",
+            "roberta" => "RobertaTokenizer",
+            "bart" => "BartTokenizer",
+            "qwen2" or "qwen3" or "qwen3_moe" => "Qwen2Tokenizer",
+            _ => "",
+        };
+    }
+
+    /// <summary>A token with a role is special even where no list of added tokens names it.</summary>
+    private static List<AddedToken> WithRoles(TokenizerParts parts, SpecialTokens special)
+    {
+        var known = parts.AddedTokens.Select(t => t.Content).ToHashSet(StringComparer.Ordinal);
+        return
+        [
+            .. parts.AddedTokens,
+            .. special.Texts.Values.Distinct()
+                .Where(t => t.Length > 0 && !known.Contains(t) && parts.Model.TokenToId(t) is not null)
+                .Select(t => new AddedToken(parts.Model.TokenToId(t)!.Value, t) { Special = true }),
+        ];
     }
 
     /// <summary>Older folders list added tokens in tokenizer_config.json alone.</summary>
@@ -54,7 +128,7 @@ internal static class TokenizerFolder
                     throw new TokenizerException($"tokenizer_config.json: added_tokens_decoder has the key \"{entry.Name}\", which is no token id.");
                 }
 
-                var token = TokenizerJson.ReadAddedToken(entry.Value, id, "tokenizer_config.json: added_tokens_decoder");
+                var token = TokenizerJson.ReadAddedToken(entry.Value, id);
                 if (known.Add(token.Content))
                 {
                     all.Add(token);

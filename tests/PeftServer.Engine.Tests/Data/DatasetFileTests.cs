@@ -52,6 +52,10 @@ public sealed class DatasetFileTests
     [InlineData("{\"prompt\": \"a\"}", "missing_field", "completion")]
     [InlineData("{\"prompt\": \"a\", \"completion\": \"\"}", "nothing_to_learn", "completion")]
     [InlineData("{\"prompt\": \"a\", \"completion\": [1]}", "wrong_type", "prompt")]
+    [InlineData("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": \"good\"}", "wrong_type", "label")]
+    [InlineData("{\"prompt\": \"a\", \"chosen\": \"b\"}", "missing_field", "chosen")]
+    [InlineData("{\"chosen\": [{\"role\":\"user\",\"content\":\"a\"}], \"rejected\": [{\"role\":\"user\",\"content\":\"b\"}]}", "no_prompt", "chosen")]
+    [InlineData("{\"text\": 1}", "wrong_type", "text")]
     public void Check_Fault_IsNamedByLinePathAndRule(string text, string rule, string path)
     {
         var fault = Check(text).Faults[0];
@@ -60,6 +64,20 @@ public sealed class DatasetFileTests
         fault.Path.ShouldBe(path);
         fault.Line.ShouldBe(1);
         fault.Fix.ShouldNotBeEmpty();
+    }
+
+    [Theory]
+    [InlineData("{\"text\": \"a\"}", DatasetFormat.Text)]
+    [InlineData("{\"prompt\": \"a\", \"completion\": \"b\", \"source\": \"mine\"}", DatasetFormat.PromptCompletion)]
+    [InlineData("{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", DatasetFormat.Preference)]
+    [InlineData("{\"chosen\": \"a b\", \"rejected\": \"a c\"}", DatasetFormat.Preference)]
+    [InlineData("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}", DatasetFormat.Judged)]
+    public void Check_GoodRow_IsOfItsFormat(string text, DatasetFormat format)
+    {
+        var check = Check(text);
+
+        check.Faults.ShouldBeEmpty();
+        check.Format.ShouldBe(format);
     }
 
     [Fact]

@@ -59,16 +59,20 @@ public sealed class ChatEncoder
         var apart = new List<TokenizedChat>();
         foreach (var message in Assistants(chat))
         {
-            var trained = isTrained?.Invoke(message) ?? true;
             var start = turns.AnswerStart(message);
             cuts.Add(start ?? Spans.ContentStart(rendered, message));
-            if (start is { } from && trained)
+            if (!(isTrained?.Invoke(message) ?? true))
             {
-                spans.AddRange(Marked(rendered, new TextSpan(from, turns.TurnEnd(message, from))));
+                continue;
             }
-            else if (trained)
+
+            if (start is { } from && turns.TurnEnd(message, from) is { } end)
             {
-                apart.Add(EncodeApart(chat, message));
+                spans.AddRange(Marked(rendered, new TextSpan(from, end)));
+            }
+            else
+            {
+                apart.Add(EncodeApart(First(chat, message + 1)));
             }
         }
 
@@ -162,21 +166,21 @@ public sealed class ChatEncoder
         return marks;
     }
 
-    /// <summary>A message whose history is fed differently from how the whole chat shows it, in a text of its own.</summary>
-    private TokenizedChat EncodeApart(Conversation chat, int message)
+    /// <summary>The last message of <paramref name="chat"/> in a text of its own, which is how it is fed and answered.</summary>
+    private TokenizedChat EncodeApart(Conversation chat)
     {
-        var upTo = First(chat, message + 1);
-        var rendered = Render(upTo, addGenerationPrompt: false);
-        var turns = new TurnFinder(this, upTo, rendered);
+        var message = chat.Messages.Count - 1;
+        var rendered = Render(chat, addGenerationPrompt: false);
+        var turns = new TurnFinder(this, chat, rendered);
         if (turns.AnswerStart(message) is { } start)
         {
-            var end = turns.TurnEnd(message, start);
-            return Encode(rendered, end, AnswerStarts(upTo, rendered), Marked(rendered, new TextSpan(start, end)));
+            var end = turns.LastTurnEnd(start);
+            return Encode(rendered, end, AnswerStarts(chat, rendered), Marked(rendered, new TextSpan(start, end)));
         }
 
         var prompt = Render(First(chat, message), addGenerationPrompt: true);
         var content = Spans.ContentStart(rendered, message);
-        return Join(chat, message, prompt, rendered, new TextSpan(content, turns.TurnEnd(message, content)));
+        return Join(chat, message, prompt, rendered, new TextSpan(content, turns.LastTurnEnd(content)));
     }
 
     /// <summary>The ids of a prompt as it is fed, then those of a part of another rendering.</summary>

@@ -6,15 +6,15 @@ internal readonly record struct TextSpan(int Start, int End);
 /// <summary>Stretches of a rendered chat, found by whose words they are.</summary>
 internal static class Spans
 {
-    /// <summary>What stands in generation blocks; without them, the content of <paramref name="messages"/>.</summary>
+    /// <summary>What stands in generation blocks, unless it is another message's; without them, the content of <paramref name="messages"/>.</summary>
     public static List<TextSpan> Of(RenderedChat chat, IEnumerable<int> messages)
     {
+        var wanted = messages.ToHashSet();
         if (chat.HasGenerationBlocks)
         {
-            return Generated(chat);
+            return [.. Generated(chat).Where(span => !chat.Pieces.Any(p => p.Start < span.End && p.End > span.Start && p.Message is { } m && !wanted.Contains(m)))];
         }
 
-        var wanted = messages.ToHashSet();
         return Merge(chat.Pieces.Where(p => p.Message is { } m && wanted.Contains(m)));
     }
 

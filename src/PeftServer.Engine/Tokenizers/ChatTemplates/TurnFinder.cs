@@ -3,8 +3,6 @@ namespace PeftServer.Engine.Tokenizers.ChatTemplates;
 /// <summary>Finds in a rendered chat where the assistant begins to speak and where its turn ends.</summary>
 internal sealed class TurnFinder(ChatEncoder encoder, Conversation chat, RenderedChat rendered)
 {
-    private string? _endToken; // what ends the turn that is last in the text: nothing after it can be mistaken for its end
-
     /// <summary>
     /// Where the prompt for <paramref name="message"/> ends, which is where the model takes over; null where the prompt as it
     /// is fed is not how the chat begins. Where nothing could be fed, where the words begin.
@@ -17,34 +15,34 @@ internal sealed class TurnFinder(ChatEncoder encoder, Conversation chat, Rendere
             : null;
     }
 
-    /// <summary>Behind the special token that ends the turn of <paramref name="message"/>; without one, where its words end.</summary>
-    public int TurnEnd(int message, int start)
+    /// <summary>
+    /// Where the turn of <paramref name="message"/> ends, which begins at <paramref name="start"/>; null where the chat, once
+    /// it has gone on, shows the turn otherwise than it was said (a template that drops earlier thoughts).
+    /// </summary>
+    public int? TurnEnd(int message, int start)
     {
-        var spoken = Math.Max(Spans.ContentEnd(rendered, message, start), start);
-        if (encoder.NextSpecial(rendered, spoken) is not { } next)
+        if (message == chat.Messages.Count - 1)
         {
-            return spoken;
+            return LastTurnEnd(start);
         }
 
-        if (message == chat.Messages.Count - 1 || rendered.Text[next.Start..next.End] == EndToken())
+        var said = ChatEncoder.First(chat, message + 1);
+        if (encoder.TryRender(said, addGenerationPrompt: false) is not { } then)
         {
-            return next.End;
+            return EndOf(rendered, message, start); // a chat that the template does not let end here
         }
 
-        // The next special token may begin the next turn instead: look at the chat as it was before that.
-        var before = encoder.TryRender(ChatEncoder.First(chat, message + 1), addGenerationPrompt: false);
-        return before is not null && next.End > before.Text.Length && rendered.Text.StartsWith(before.Text, StringComparison.Ordinal) ? spoken : next.End;
+        var end = EndOf(then, message, start);
+        return end > start && rendered.Text.AsSpan().StartsWith(then.Text.AsSpan(0, end)) ? end : null;
     }
 
-    private string EndToken()
-    {
-        if (_endToken is null)
-        {
-            var last = chat.Messages.Count - 1;
-            var end = chat.RoleOf(last) == "assistant" ? encoder.NextSpecial(rendered, Spans.ContentEnd(rendered, last, rendered.Text.Length)) : null;
-            _endToken = end is { } found ? rendered.Text[found.Start..found.End] : "";
-        }
+    /// <summary>Where the turn of the last message ends.</summary>
+    public int LastTurnEnd(int start) => EndOf(rendered, chat.Messages.Count - 1, start);
 
-        return _endToken;
+    /// <summary>Behind the special token that the template puts after the words of <paramref name="message"/>; without one, where they end.</summary>
+    private int EndOf(RenderedChat text, int message, int start)
+    {
+        var spoken = Math.Max(Spans.ContentEnd(text, message, start), start);
+        return encoder.NextSpecial(text, spoken)?.End ?? spoken;
     }
 }

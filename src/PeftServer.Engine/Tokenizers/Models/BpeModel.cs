@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Text;
 
 namespace PeftServer.Engine.Tokenizers.Models;
@@ -9,24 +8,18 @@ namespace PeftServer.Engine.Tokenizers.Models;
 /// </summary>
 internal sealed class BpeModel : TokenModel
 {
-    private const int CacheLimit = 32_768;
-    private const int CachedWordLength = 64;
-
     private readonly BpeOptions _options;
     private readonly Vocabulary _vocabulary;
     private readonly Dictionary<long, Merge> _merges;
     private readonly int[] _byteIds; // <0x00> … <0xFF>; empty where one is missing
     private readonly int? _unkId;
-    private readonly ConcurrentDictionary<string, Token[]> _cache = new(StringComparer.Ordinal);
-    private readonly ConcurrentDictionary<string, Token[]>.AlternateLookup<ReadOnlySpan<char>> _cached;
-    private int _cacheCount;
+    private readonly WordCache<Token> _cache = new();
 
     public BpeModel(Vocabulary vocabulary, IEnumerable<(string Left, string Right)> merges, BpeOptions options)
     {
         _vocabulary = vocabulary;
         _options = options;
         _merges = ReadMerges(vocabulary, merges, options.ContinuingSubwordPrefix?.Length ?? 0);
-        _cached = _cache.GetAlternateLookup<ReadOnlySpan<char>>();
         _byteIds = options.ByteFallback ? [.. Enumerable.Range(0, 256).Select(b => vocabulary.Find($"<0x{b:X2}>") ?? -1)] : [];
         _unkId = options.UnkToken is null ? null : vocabulary.Find(options.UnkToken);
     }
@@ -39,7 +32,7 @@ internal sealed class BpeModel : TokenModel
 
     public override void Tokenize(ReadOnlySpan<char> word, List<Token> tokens)
     {
-        if (_cached.TryGetValue(word, out var known))
+        if (_cache.TryGet(word, out var known))
         {
             tokens.AddRange(known);
             return;
@@ -55,11 +48,7 @@ internal sealed class BpeModel : TokenModel
             BpeWord.Merge(Symbols(word), _merges, tokens);
         }
 
-        // Long words are rare and not met again; past the limit the first words stay, which are the frequent ones.
-        if (word.Length <= CachedWordLength && _cacheCount < CacheLimit && _cache.TryAdd(word.ToString(), [.. tokens.Skip(from)]))
-        {
-            Interlocked.Increment(ref _cacheCount);
-        }
+        _cache.Set(word, [.. tokens.Skip(from)]);
     }
 
     private static Dictionary<long, Merge> ReadMerges(Vocabulary vocabulary, IEnumerable<(string Left, string Right)> merges, int prefixLength)

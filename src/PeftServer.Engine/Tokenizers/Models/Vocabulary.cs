@@ -42,6 +42,10 @@ internal sealed class Vocabulary
 
     public bool TryGetId(ReadOnlySpan<char> token, out int id) => _bySpan.TryGetValue(token, out id);
 
+    /// <summary>The id of the token for what is unknown; throws where the vocabulary lacks it.</summary>
+    public int Unknown(string token) => Find(token)
+        ?? throw new TokenizerException($"The text has words outside of the vocabulary, and model.unk_token \"{token}\" of tokenizer.json is not in it.");
+
     public int? Find(string token) => _ids.TryGetValue(token, out var id) ? id : null;
 
     public string? Find(int id) => _tokens.GetValueOrDefault(id);

@@ -10,6 +10,8 @@ internal abstract class PreTokenizer
 /// <summary>One step after the other, each on the words of the one before.</summary>
 internal sealed class SequencePreTokenizer(IReadOnlyList<PreTokenizer> steps) : PreTokenizer
 {
+    public IReadOnlyList<PreTokenizer> Steps => steps;
+
     public override void Split(AlignedText text, List<AlignedText> words)
     {
         List<AlignedText> current = [text];
