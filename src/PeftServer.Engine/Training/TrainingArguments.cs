@@ -75,6 +75,12 @@ public sealed record TrainingArguments
     [Range(1, 10_000_000)]
     public int? MaxLength { get; init; }
 
+    /// <summary>
+    /// Put short rows together up to max_length tokens (without one, up to the longest row), each seeing itself alone; a batch then counts these.
+    /// For supervised training.
+    /// </summary>
+    public bool Packing { get; init; }
+
     /// <summary>Draws of initial weights, order of rows, dropout.</summary>
     [Range(0, int.MaxValue)]
     public int Seed { get; init; } = 42;

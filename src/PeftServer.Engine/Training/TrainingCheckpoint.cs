@@ -15,13 +15,11 @@ internal static class TrainingCheckpoint
     public static void Save(string runFolder, int stepsDone, Optimizer optimizer)
     {
         var folder = Directory.CreateDirectory(Path.Combine(runFolder, Folder)).FullName;
-        var before = Find(folder);
-        SafetensorsWriter.Write(
-            Path.Combine(folder, FormattableString.Invariant($"step-{stepsDone}.safetensors")),
-            optimizer.State.ToDictionary(entry => entry.Name, entry => entry.Tensor));
+        var path = Path.Combine(folder, FormattableString.Invariant($"step-{stepsDone}.safetensors"));
+        SafetensorsWriter.Write(path, optimizer.State.ToDictionary(entry => entry.Name, entry => entry.Tensor));
 
-        // The new one is on the disk; only now may the old ones go.
-        before.ForEach(checkpoint => File.Delete(checkpoint.Path));
+        // The new one is on the disk; only now may the others go. A run that stops right after a save writes the same name again.
+        Find(folder).Where(checkpoint => checkpoint.Path != path).ToList().ForEach(checkpoint => File.Delete(checkpoint.Path));
     }
 
     /// <summary>Puts the newest checkpoint into <paramref name="optimizer"/>; gives the steps it had done, 0 where there is none.</summary>
