@@ -4,7 +4,7 @@ using PeftServer.Engine.Models;
 namespace PeftServer.Goldens.Tests;
 
 /// <summary>The checks that every causal language model shares, with and without an adapter.</summary>
-internal sealed class CausalCase
+internal sealed class CausalCase : IModelCase
 {
     private readonly Golden _golden;
     private readonly CausalLanguageModel _model;
@@ -12,12 +12,15 @@ internal sealed class CausalCase
     private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model) = (golden, model);
 
     /// <summary>Fails, saying so, for a kind of case that nothing here computes.</summary>
-    public static CausalCase Of(Golden golden, PretrainedModel model)
+    public static IModelCase Of(Golden golden, PretrainedModel model)
     {
         var kind = golden.Meta.GetProperty("kind").GetString();
-        return kind is "causal" && model is CausalLanguageModel causal
-            ? new CausalCase(golden, causal)
-            : throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet.");
+        return (kind, model) switch
+        {
+            ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal),
+            ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier),
+            _ => throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet."),
+        };
     }
 
     /// <summary>Logits at every token against the tensor <paramref name="name"/>; the loss too where the case has one for it.</summary>

@@ -49,19 +49,11 @@ internal static class KernelBench
         var state = kernels.Attention(q, k, k, borders, 0.088);
         Time("attention", () => kernels.Attention(q, k, k, borders, 0.088).Output.Dispose());
         Time("attention backward", () => kernels.AttentionBackward(dq, q, k, k, state, borders, 0.088));
-        var (q4, k4, d4) = (q.view(8, 2048, 32, 128).transpose(1, 2), k.view(8, 2048, 8, 128).transpose(1, 2), dq.view(8, 2048, 32, 128).transpose(1, 2));
-        try
-        {
-            var dense = Aten.CudnnAttention(q4, k4, k4, 0.088);
-            Time("cudnn", () => Aten.CudnnAttention(q4, k4, k4, 0.088).Output.Dispose());
-            Time("cudnn backward", () => Aten.CudnnAttentionBackward(d4, q4, k4, k4, dense, 0.088));
-            output.WriteLine($"cudnn against flash: {dense.Output.transpose(1, 2).reshape(Tokens, 32, 128).Minus(state.Output).abs().max().to(ScalarType.Float32).item<float>():E2}, strides {string.Join(',', dense.Output.stride())}");
-        }
-        catch (TorchException e)
-        {
-            output.WriteLine(e.Message);
-        }
-
+        int[] ragged = [0, 2047, .. lengths.Skip(2)];
+        var others = new PackedBorders(ragged, tensor(ragged, dtype: ScalarType.Int32, device: device));
+        var flash = kernels.Attention(q, k, k, others, 0.088);
+        Time("ragged attention", () => kernels.Attention(q, k, k, others, 0.088).Output.Dispose());
+        Time("ragged backward", () => kernels.AttentionBackward(dq, q, k, k, flash, others, 0.088));
         foreach (var (name, inputs, outputs) in ((string, int, int)[])[("q|k|v", Hidden, Heads.Width), ("o", Hidden, Hidden), ("gate|up", Hidden, 2 * Intermediate), ("down", Intermediate, Hidden)])
         {
             var (input, matrix, result) = (New(Tokens, inputs + 64), New(outputs, inputs + 64), New(Tokens, outputs));

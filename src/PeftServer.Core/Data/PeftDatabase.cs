@@ -10,7 +10,7 @@ public static class PeftDatabase
     /// <summary>The schema of Hangfire's tables, beside ours in <c>public</c>.</summary>
     public const string HangfireSchema = "hangfire";
 
-    private static readonly TimeSpan IdleTransaction = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan IdleTransaction = TimeSpan.FromSeconds(15);
 
     /// <summary>
     /// Brings the schema up to date; several processes may call it at once, one works and the others wait. Throws
@@ -40,13 +40,14 @@ public static class PeftDatabase
 
     /// <summary>
     /// A pool of connections with what the hosts rely on. A process that stands still in the middle of a transaction (stopped,
-    /// or cut off) loses it after five seconds, and with it the lock on a job that others want to take over.
+    /// or cut off) loses it within half a lease, and with it the lock on a job that others want to take over. What the
+    /// connection string sets in its Options wins.
     /// </summary>
     internal static NpgsqlDataSource Open(string connectionString)
     {
         var settings = new NpgsqlConnectionStringBuilder(connectionString);
         settings.ApplicationName ??= "peftserver";
-        settings.Options = $"{settings.Options} -c idle_in_transaction_session_timeout={IdleTransaction.TotalMilliseconds}".Trim();
+        settings.Options = $"-c idle_in_transaction_session_timeout={IdleTransaction.TotalMilliseconds} {settings.Options}".Trim();
         if (!connectionString.Contains("Pool", StringComparison.OrdinalIgnoreCase))
         {
             settings.MaxPoolSize = 30; // three hosts fit a server with PostgreSQL's default of 100 connections

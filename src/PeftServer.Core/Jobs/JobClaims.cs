@@ -69,7 +69,7 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
 
     /// <summary>
     /// Extends the lease. It succeeds after expiry too, and after the sweep put the job back, while nobody has taken it: a
-    /// worker that was cut off from the database keeps what it has.
+    /// worker that was cut off from the database keeps what it has, and is no longer counted as lost.
     /// </summary>
     public async Task<LeaseStatus> RenewAsync(JobLease held, TimeSpan lease, CancellationToken cancellationToken)
     {
@@ -77,7 +77,8 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
         var desired = await db.Database.SqlQuery<string>($"""
             update jobs set
               lease_owner = {held.Owner}, lease_expires_at = clock_timestamp() + {lease},
-              state = case when state = 'queued' then 'running' else state end
+              state = case when state = 'queued' then 'running' else state end,
+              lost_leases = case when state = 'queued' then greatest(lost_leases - 1, 0) else lost_leases end
             where id = {held.JobId} and lease_epoch = {held.Epoch} and state in ('validating_files', 'queued', 'running')
             returning coalesce(desired_state, '') as "Value"
             """).ToListAsync(cancellationToken);
@@ -176,7 +177,7 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
         else
         {
             transaction.Say("The worker vanished; the job waits for another", TrainingEventLevel.Warn);
-            transaction.Queue("The job waits to be taken up again");
+            transaction.Wait("The job waits to be taken up again");
         }
 
         return true;

@@ -15,9 +15,9 @@ public sealed class JobStore(IDbContextFactory<PeftDbContext> contexts, JobWrite
     public async Task<FineTuningJob> CreateAsync(FineTuningJob job, CancellationToken cancellationToken)
     {
         await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        db.Jobs.Add(job); // a cold process builds its model here, which takes seconds: not while a transaction is open
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         var now = await db.Database.SqlQuery<DateTimeOffset>($"select clock_timestamp() as \"Value\"").SingleAsync(cancellationToken);
-        db.Jobs.Add(job);
         var first = new JobTransaction(db, job, now);
         first.Say($"Created fine-tuning job: {job.Id}");
         first.Enter(JobState.ValidatingFiles, $"Validating training file: {Files(job)}");

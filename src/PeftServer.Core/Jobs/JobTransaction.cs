@@ -39,8 +39,18 @@ public sealed class JobTransaction
         Add(JobEventType.Metrics, said.Level, said.Message, Job.Progress, state: null, Job.RunAttempt);
     }
 
-    /// <summary>The files were in order: the job waits for a worker.</summary>
+    /// <summary>
+    /// The files were in order, or the worker gives the job back: it waits for the next one. The lease ends with this write:
+    /// a renewal that is still under way must not take the job again.
+    /// </summary>
     public void Queue(string message = "Files validated, moving job to queued state")
+    {
+        Job.LeaseEpoch++;
+        Wait(message);
+    }
+
+    /// <summary>The worker is silent. It keeps the epoch, and so the right to go on, until somebody else takes the job.</summary>
+    internal void Wait(string message)
     {
         Job.LeaseOwner = null;
         Job.LeaseExpiresAt = null;

@@ -13,6 +13,28 @@ public static class TargetModules
     private static readonly Dictionary<string, string[]> Defaults = new()
     {
         ["llama"] = ["q_proj", "v_proj"],
+        ["mistral"] = ["q_proj", "v_proj"],
+        ["mixtral"] = ["q_proj", "v_proj"],
+        ["qwen2"] = ["q_proj", "v_proj"],
+        ["qwen3"] = ["q_proj", "v_proj"],
+        ["gemma"] = ["q_proj", "v_proj"],
+        ["gemma2"] = ["q_proj", "v_proj"],
+        ["gemma3_text"] = ["q_proj", "v_proj"],
+        ["stablelm"] = ["q_proj", "v_proj"],
+        ["phi"] = ["q_proj", "v_proj", "fc1", "fc2"],
+        ["gpt2"] = ["c_attn"],
+        ["gptj"] = ["q_proj", "v_proj"],
+        ["gpt_neox"] = ["query_key_value"],
+        ["opt"] = ["q_proj", "v_proj"],
+        ["bloom"] = ["query_key_value"],
+        ["falcon"] = ["query_key_value"],
+        ["t5"] = ["q", "v"],
+        ["mt5"] = ["q", "v"],
+        ["bart"] = ["q_proj", "v_proj"],
+        ["bert"] = ["query", "value"],
+        ["roberta"] = ["query", "value"],
+        ["electra"] = ["query", "value"],
+        ["deberta-v2"] = ["query_proj", "value_proj"],
     };
 
     /// <summary>The default targets for the architecture. Throws <see cref="AdapterException"/> when PEFT has none.</summary>
@@ -20,6 +42,22 @@ public static class TargetModules
         Defaults.TryGetValue(model.Config.ModelType, out var names)
             ? ModuleSelector.Of(names)
             : throw new AdapterException("target_modules", $"There is no default for {model.Config.ModelType}. Name modules, or say \"all-linear\". It has {Endings(model)}.");
+
+    /// <summary>Whether a site is the module that a name of <c>modules_to_save</c> ends, or a part of it.</summary>
+    public static bool IsWithin(string path, string name) =>
+        path.EndsWith(name, StringComparison.Ordinal) || path.StartsWith($"{name}.", StringComparison.Ordinal) || path.Contains($".{name}.", StringComparison.Ordinal);
+
+    /// <summary>The modules that train in full, with the heads that PEFT adds for a task.</summary>
+    public static IReadOnlyList<string>? WithHeads(IReadOnlyList<string>? saved, TaskType? task)
+    {
+        string[] heads = task switch
+        {
+            TaskType.SequenceClassification or TaskType.TokenClassification => ["classifier", "score"],
+            TaskType.QuestionAnswering => ["qa_outputs"],
+            _ => [],
+        };
+        return heads.Length == 0 ? saved : [.. (saved ?? []).Union(heads)];
+    }
 
     /// <summary>
     /// The sites of <paramref name="model"/> that <paramref name="targets"/> means, less <paramref name="excluded"/>, less those
@@ -32,7 +70,7 @@ public static class TargetModules
         var named = model.Sites().Where(site => targets.IsAllLinear ? site is Projection && site.Path != model.OutputHead : targets.Matches(site.Path)).ToList();
         var kept = named
             .Where(site => excluded is null || !excluded.Matches(site.Path))
-            .Where(site => savedModules is null || !savedModules.Any(name => site.Path.EndsWith(name, StringComparison.Ordinal)))
+            .Where(site => savedModules is null || !savedModules.Any(name => IsWithin(site.Path, name)))
             .Where(site => layers is null || (LayerOf(site.Path, layersPattern) is { } layer && layers.Contains(layer)))
             .ToList();
         if (kept.Count > 0)

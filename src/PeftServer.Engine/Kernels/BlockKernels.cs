@@ -64,11 +64,23 @@ internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, in
 /// <summary>Where packed sequences begin: on the host, and as int32 on the device.</summary>
 internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice)
 {
+    /// <summary>The length of every sequence, where it is one.</summary>
+    public int? CommonLength { get; } = Common(Starts);
+
+    private static int? Common(IReadOnlyList<int> starts)
+    {
+        var lengths = starts.Zip(starts.Skip(1), (start, end) => end - start).Distinct().Take(2).ToList();
+        return lengths.Count == 1 ? lengths[0] : null;
+    }
+
     public int Longest => Starts.Zip(Starts.Skip(1), (start, end) => end - start).Max();
 }
 
-/// <summary>The output of attention [n, H, D] and what its backward needs of the forward.</summary>
-internal sealed record AttentionState(Tensor Output, Tensor? LogSumExp, Tensor? Seed, Tensor? Offset);
+/// <summary>
+/// The output of attention [n, H, D] and what its backward needs of the forward; <see cref="IsRectangle"/>: made by the code for
+/// sequences of one length.
+/// </summary>
+internal sealed record AttentionState(Tensor Output, Tensor? LogSumExp, Tensor? Seed, Tensor? Offset, bool IsRectangle = false);
 
 /// <summary>A block that follows a trained matrix: target = source · scale.</summary>
 internal sealed record PackedBlock(Tensor Source, Tensor Target, double Scale);

@@ -13,6 +13,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private readonly int _device;
     private readonly Dictionary<string, nint> _functions = [];
     private readonly nint _module;
+    private readonly CudnnAttention _cudnn = new();
 
     /// <summary>Widest rows that the norms take: a thread for each group of eight values.</summary>
     public const int MaxHidden = 8192;
@@ -73,12 +74,36 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Launch("cross_entropy", ((int)logits.size(0), 1), 1024, &a, &b, &c, &d, &n8, &factor);
     }
 
-    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale) =>
-        Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scale);
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale)
+    {
+        if (borders.CommonLength is not { } length || !_cudnn.IsUsable)
+        {
+            return Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scale);
+        }
+
+        return _cudnn.TryForward(Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), scale) is { } state
+            ? state with { Output = Rows(state.Output) }
+            : Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scale);
+    }
 
     public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
-        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale) =>
-        Aten.FlashAttentionBackward(grad, q, k, v, state, borders.OnDevice, borders.Longest, scale);
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale)
+    {
+        if (!state.IsRectangle)
+        {
+            return Aten.FlashAttentionBackward(grad, q, k, v, state, borders.OnDevice, borders.Longest, scale);
+        }
+
+        var length = borders.CommonLength!.Value;
+        var dense = state with { Output = Rectangle(state.Output, length) };
+        var (dq, dk, dv) = CudnnAttention.Backward(Rectangle(grad, length), Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), dense, scale);
+        return (Rows(dq), Rows(dk), Rows(dv));
+    }
+
+    /// <summary>[n, H, D] of sequences of one length as [B, H, T, D]: a view.</summary>
+    private static Tensor Rectangle(Tensor x, int length) => x.view(-1, length, x.size(1), x.size(2)).transpose(1, 2);
+
+    private static Tensor Rows(Tensor x) => x.transpose(1, 2).reshape(-1, x.size(1), x.size(3));
 
     public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => new Packer(this, blocks);
 

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -18,7 +19,10 @@ public sealed class Embedding(int count, int width) : Site
 }
 
 /// <summary>Root-mean-square norm over the last dimension, computed in float32: <see href="https://arxiv.org/abs/1910.07467"/>.</summary>
-public sealed class RmsNorm(int width, double eps) : Site
+/// <param name="width">Length of the vectors.</param>
+/// <param name="eps">Added to the mean square.</param>
+/// <param name="offset">The factor is 1 + weight, applied in float32, as in Gemma.</param>
+public sealed class RmsNorm(int width, double eps, bool offset = false) : Site
 {
     private static readonly long[] Last = [-1];
 
@@ -34,6 +38,26 @@ public sealed class RmsNorm(int width, double eps) : Site
         using var scope = NewDisposeScope();
         var wide = x.to(ScalarType.Float32);
         var scale = wide.mul(wide).mean(Last, keepdim: true).add_(_eps).rsqrt_(); // [n, 1]
+        if (offset)
+        {
+            return wide.mul(scale).mul(weight.to(ScalarType.Float32).add(TensorArithmetic.One)).to(x.dtype).MoveToOuterDisposeScope();
+        }
+
         return wide.mul(scale).to(x.dtype).mul(weight).MoveToOuterDisposeScope(); // [n, width]
     }
+}
+
+/// <summary>Layer norm over the last dimension: <see href="https://arxiv.org/abs/1607.06450"/>. The bias may be absent.</summary>
+public sealed class LayerNorm(int width, double eps, bool hasBias = true) : Site
+{
+    private readonly long[] _shape = [width];
+
+    public readonly Weight weight = new(width);
+    public readonly Weight? bias = hasBias ? new(width) : null;
+
+    public override Weight Weight => weight;
+
+    public override Weight? Bias => bias;
+
+    public override Tensor Compute(Tensor x, Tensor weight, Tensor? bias) => F.layer_norm(x, _shape, weight, bias, eps); // [n, width]
 }

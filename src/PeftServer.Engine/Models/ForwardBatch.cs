@@ -113,6 +113,10 @@ public sealed class ForwardBatch : IDisposable
             empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]));
     }
 
+    /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
+    public ForwardBatch PerSequence() =>
+        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device);
+
     public void Dispose()
     {
         Ids.Dispose();

@@ -80,6 +80,17 @@ public sealed class PretrainedConfig
         var other => throw Wrong(name, other, "an object"),
     };
 
+    /// <summary>Texts in a list; empty where the field is absent.</summary>
+    public IReadOnlyList<string> Texts(string name) => _fields[name] switch
+    {
+        null => [],
+        JsonArray list when list.All(item => item is JsonValue value && value.TryGetValue<string>(out _)) => [.. list.Select(item => (string)item!)],
+        var other => throw Wrong(name, other, "a list of strings"),
+    };
+
+    /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
+    public int LabelCount => _fields["id2label"] is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);
+
     /// <summary>The numbers in a field that holds a number or a list of them; empty where it is absent.</summary>
     public IReadOnlyList<int> Ints(string name)
     {

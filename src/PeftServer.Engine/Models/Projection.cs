@@ -32,3 +32,28 @@ public sealed class Linear(int inFeatures, int outFeatures, bool hasBias = false
 
     public override void SetDenseWeight(Tensor weight) => this.weight.Set(weight);
 }
+
+/// <summary>transformers' <c>Conv1D</c>: a linear map whose weight is stored [in, out], as GPT-2's checkpoints have it.</summary>
+public sealed class Conv1D(int inFeatures, int outFeatures) : Projection(inFeatures, outFeatures)
+{
+    public readonly Weight weight = new(inFeatures, outFeatures);
+    public readonly Weight bias = new(outFeatures);
+
+    public override Weight Weight => weight;
+
+    public override Weight Bias => bias;
+
+    public override Tensor Compute(Tensor x, Tensor weight, Tensor? bias)
+    {
+        using var scope = NewDisposeScope();
+        return F.linear(x, weight.t(), bias).MoveToOuterDisposeScope(); // [n, out]
+    }
+
+    public override Tensor DenseWeight() => weight.Value.t();
+
+    public override void SetDenseWeight(Tensor weight)
+    {
+        using var scope = NewDisposeScope();
+        this.weight.Set(weight.t().contiguous().MoveToOuterDisposeScope());
+    }
+}

@@ -13,10 +13,14 @@ public sealed class RotaryEmbedding
 
     /// <param name="config">The model's config; old spellings (<c>rope_theta</c>, <c>rope_scaling</c>) are read too.</param>
     /// <param name="headDim">Dimensions of a head that turn.</param>
-    public RotaryEmbedding(PretrainedConfig config, int headDim)
+    /// <param name="kind">The kind of layer, where each has angles of its own (<c>rope_parameters.full_attention</c>).</param>
+    /// <param name="oldTheta">Older field that holds the base of this kind of layer.</param>
+    /// <param name="theta">The base where no field says it.</param>
+    public RotaryEmbedding(PretrainedConfig config, int headDim, string? kind = null, string oldTheta = "rope_theta", double theta = 10_000)
     {
-        var rope = config.Section("rope_parameters") ?? config.Section("rope_scaling");
-        var theta = rope?.Number("rope_theta", config.Number("rope_theta", 10_000)) ?? config.Number("rope_theta", 10_000);
+        var rope = config.Section("rope_parameters") ?? (oldTheta == "rope_theta" ? config.Section("rope_scaling") : null);
+        rope = kind is not null && rope?.Section(kind) is { } own ? own : rope;
+        theta = rope?.Number("rope_theta", config.Number(oldTheta, theta)) ?? config.Number(oldTheta, theta);
         var type = rope?.Text("rope_type", null!) ?? rope?.Text("type", null!) ?? "default";
         var frequencies = Enumerable.Range(0, headDim / 2).Select(i => 1.0 / Math.Pow(theta, 2.0 * i / headDim));
         _inverseFrequencies = [.. (type switch
@@ -26,6 +30,13 @@ public sealed class RotaryEmbedding
             "llama3" => frequencies.Select(frequency => Llama3(frequency, rope!)),
             _ => throw config.Unsupported("rope_type", type),
         }).Select(frequency => (float)frequency)];
+    }
+
+    /// <summary>How many dimensions of a head turn: <c>partial_rotary_factor</c>, where it is written today and where it was.</summary>
+    public static int TurningDimensions(PretrainedConfig config, int headDim, double otherwise)
+    {
+        var old = config.Number("partial_rotary_factor", config.Number("rotary_pct", config.Number("rope_pct", otherwise)));
+        return (int)(headDim * (config.Section("rope_parameters")?.Number("partial_rotary_factor", old) ?? old));
     }
 
     /// <summary>Cosines and sines of the angles at <paramref name="positions"/> [n]: two tensors [n, 1, D/2] of the given type.</summary>
@@ -40,10 +51,30 @@ public sealed class RotaryEmbedding
     public static Tensor Rotate(Tensor x, (Tensor Cos, Tensor Sin) angle)
     {
         using var scope = NewDisposeScope();
+        if (2 * angle.Cos.size(-1) is var turning && turning < x.size(-1))
+        {
+            return cat([Rotate(x.narrow(-1, 0, turning), angle), x.narrow(-1, turning, x.size(-1) - turning)], -1).MoveToOuterDisposeScope();
+        }
+
         var halves = x.chunk(2, -1);
         var (a, b) = (halves[0], halves[1]); // [n, H, D/2]
         var turned = cat([a.mul(angle.Cos).Minus(b.mul(angle.Sin)), b.mul(angle.Cos).Plus(a.mul(angle.Sin))], -1);
         return turned.MoveToOuterDisposeScope(); // [n, H, D]
+    }
+
+    /// <summary>Turns x [n, H, D], where dimensions 0 and 1 are a pair, 2 and 3, and so on: GPT-J's and Cohere's order.</summary>
+    public static Tensor RotateInterleaved(Tensor x, (Tensor Cos, Tensor Sin) angle)
+    {
+        using var scope = NewDisposeScope();
+        if (2 * angle.Cos.size(-1) is var turning && turning < x.size(-1))
+        {
+            return cat([RotateInterleaved(x.narrow(-1, 0, turning), angle), x.narrow(-1, turning, x.size(-1) - turning)], -1).MoveToOuterDisposeScope();
+        }
+
+        var pairs = x.reshape(x.size(0), x.size(1), -1, 2);
+        var (a, b) = (pairs.select(-1, 0), pairs.select(-1, 1)); // [n, H, D/2]
+        var turned = stack([a.mul(angle.Cos).Minus(b.mul(angle.Sin)), b.mul(angle.Cos).Plus(a.mul(angle.Sin))], -1);
+        return turned.reshape(x.shape).MoveToOuterDisposeScope(); // [n, H, D]
     }
 
     private Tensor Frequencies(Device device)

@@ -60,31 +60,6 @@ internal static unsafe partial class Aten
         return (Result(stack[0]), Result(stack[1]), Result(stack[2]));
     }
 
-    /// <summary>
-    /// Causal attention by cuDNN, faster than <see cref="FlashAttention"/> on Hopper, for sequences of one length: q [B, H, T, D], k and
-    /// v [B, G, T, D]. The result's output is [B, H, T, D].
-    /// </summary>
-    public static AttentionState CudnnAttention(Tensor q, Tensor k, Tensor v, double scale)
-    {
-        Span<ulong> stack = [Handle(q), Handle(k), Handle(v), 0, 1, Double(0), 1, 0, Optional(Double(scale)), 0];
-        Call("aten::_scaled_dot_product_cudnn_attention\0"u8, "\0"u8, stack);
-        Result(stack[2]).Dispose(); // borders of ragged sequences, none
-        Result(stack[3]).Dispose();
-        Result(stack[8]).Dispose(); // a debug mask, empty
-        return new AttentionState(Result(stack[0]), Result(stack[1]), Result(stack[6]), Result(stack[7]));
-    }
-
-    public static (Tensor Dq, Tensor Dk, Tensor Dv) CudnnAttentionBackward(Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, double scale)
-    {
-        Span<ulong> stack =
-        [
-            Handle(grad), Handle(q), Handle(k), Handle(v), Handle(state.Output), Handle(state.LogSumExp!), Handle(state.Seed!), Handle(state.Offset!),
-            Undefined(), Undefined(), Undefined(), (ulong)q.size(2), (ulong)k.size(2), Double(0), 1, Optional(Double(scale)),
-        ];
-        Call("aten::_scaled_dot_product_cudnn_attention_backward\0"u8, "\0"u8, stack);
-        return (Result(stack[0]), Result(stack[1]), Result(stack[2]));
-    }
-
     /// <summary>Causal attention on a CPU: q, k, v [1, H, T, D]; the output [1, H, T, D] and the log of the sums [1, H, T].</summary>
     public static (Tensor Output, Tensor LogSumExp) CpuFlashAttention(Tensor q, Tensor k, Tensor v, double scale)
     {

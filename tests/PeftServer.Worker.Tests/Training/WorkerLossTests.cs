@@ -63,7 +63,9 @@ public sealed class WorkerLossTests(TestDatabase database) : IClassFixture<TestD
     {
         using var jobs = await TestJobs.OnAsync(database);
         var id = await jobs.QueueAsync("long");
-        using var zombie = WorkerProcess.Start(database);
+        // Should it be stopped in the middle of a transaction, its lock goes sooner than by default.
+        var impatient = database.ConnectionString + ";Options=-c idle_in_transaction_session_timeout=3000";
+        using var zombie = WorkerProcess.Start(database, ("ConnectionStrings:Postgres", impatient));
         var running = await jobs.StepOfAsync(id, 3);
         var orphan = TestJobs.TrainerOf(database, running);
         zombie.Signal("STOP");

@@ -8,7 +8,11 @@ public sealed class LoraAdapter : Adapter
     public LoraAdapter(LoraConfig config, PretrainedModel model)
         : base(config, model)
     {
-        var resolved = config with { TargetModules = config.TargetModules ?? Adapters.TargetModules.DefaultFor(model) };
+        var resolved = config with
+        {
+            TargetModules = config.TargetModules ?? Adapters.TargetModules.DefaultFor(model),
+            ModulesToSave = Adapters.TargetModules.WithHeads(config.ModulesToSave, config.TaskType),
+        };
         Config = resolved;
         foreach (var site in Targets(resolved, model))
         {
@@ -20,7 +24,7 @@ public sealed class LoraAdapter : Adapter
             Attach(site, Part(resolved, site));
         }
 
-        foreach (var site in model.Sites().Where(site => resolved.ModulesToSave?.Any(name => site.Path.EndsWith(name, StringComparison.Ordinal)) is true))
+        foreach (var site in model.Sites().Where(site => resolved.ModulesToSave?.Any(name => Adapters.TargetModules.IsWithin(site.Path, name)) is true))
         {
             Attach(site, new TrainableCopy(site));
         }

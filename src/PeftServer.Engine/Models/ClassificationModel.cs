@@ -1,0 +1,29 @@
+namespace PeftServer.Engine.Models;
+
+/// <summary>What a model says about its input.</summary>
+public enum PredictionKind
+{
+    /// <summary>One row of scores for each sequence.</summary>
+    Sequence,
+
+    /// <summary>One row of scores for each token.</summary>
+    Token,
+
+    /// <summary>Two scores for each token: an answer starts here, and ends here.</summary>
+    Span,
+
+    /// <summary>Scores of the vocabulary for each token: what stood there before it was masked.</summary>
+    MaskedToken,
+
+    /// <summary>The last hidden state of each token.</summary>
+    Features,
+}
+
+/// <summary>A model that reads whole sequences and says something about them or their tokens.</summary>
+public abstract class ClassificationModel(PretrainedConfig config, PredictionKind kind) : PretrainedModel(config)
+{
+    public PredictionKind Kind { get; } = kind;
+
+    /// <summary>[sequences, labels] or [n, width], as <see cref="Kind"/> says.</summary>
+    public abstract Tensor Predict(ForwardBatch batch);
+}

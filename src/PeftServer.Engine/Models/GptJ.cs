@@ -1,0 +1,83 @@
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Models;
+
+/// <summary>GPT-J: attention and feed-forward side by side behind one norm, rotary positions over neighbouring pairs.</summary>
+internal sealed class GptJModel : Decoder
+{
+    public readonly Embedding wte;
+    public readonly IReadOnlyList<GptJBlock> h;
+    public readonly LayerNorm ln_f;
+    private readonly RotaryEmbedding _rotary;
+
+    public GptJModel(PretrainedConfig config)
+    {
+        var width = config.Int("n_embd");
+        wte = new Embedding(config.VocabSize, width);
+        h = [.. Enumerable.Range(0, config.Int("n_layer")).Select(index => new GptJBlock(config, index))];
+        ln_f = new LayerNorm(width, config.Number("layer_norm_epsilon", 1e-5));
+        _rotary = new RotaryEmbedding(config, config.Int("rotary_dim", width / config.Int("n_head")));
+    }
+
+    public override Embedding TokenEmbedding => wte;
+
+    public override int LayerCount => h.Count;
+
+    public override Tensor Forward(ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var x = wte.Forward(batch.Ids, batch); // [n, width]
+        var angle = _rotary.At(batch.Positions, x.dtype);
+        foreach (var block in h)
+        {
+            x = block.Forward(x, angle, batch);
+        }
+
+        return ln_f.Forward(x, batch).MoveToOuterDisposeScope();
+    }
+}
+
+internal sealed class GptJBlock(PretrainedConfig config, int index) : Module
+{
+    public readonly LayerNorm ln_1 = new(config.Int("n_embd"), config.Number("layer_norm_epsilon", 1e-5));
+    public readonly GptJAttention attn = new(config.Int("n_embd"), config.Int("n_head"), index);
+    public readonly GptJMlp mlp = new(config);
+
+    public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var normed = ln_1.Forward(x, batch);
+        return x.Plus(attn.Forward(normed, angle, batch)).Plus(mlp.Forward(normed, batch)).MoveToOuterDisposeScope();
+    }
+}
+
+internal sealed class GptJAttention(int width, int heads, int index) : Module
+{
+    public readonly Linear q_proj = new(width, width);
+    public readonly Linear k_proj = new(width, width);
+    public readonly Linear v_proj = new(width, width);
+    public readonly Linear out_proj = new(width, width);
+    private readonly AttentionOptions _options = new(1 / Math.Sqrt(width / heads));
+
+    public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var q = RotaryEmbedding.RotateInterleaved(q_proj.Forward(x, batch).view(-1, heads, width / heads), angle); // [n, H, D]
+        var k = RotaryEmbedding.RotateInterleaved(k_proj.Forward(x, batch).view(-1, heads, width / heads), angle);
+        var v = v_proj.Forward(x, batch).view(-1, heads, width / heads);
+        return out_proj.Forward(batch.Attention.Attend(index, q, k, v, _options).reshape(-1, width), batch).MoveToOuterDisposeScope();
+    }
+}
+
+internal sealed class GptJMlp(PretrainedConfig config) : Module
+{
+    public readonly Linear fc_in = new(config.Int("n_embd"), config.Int("n_inner", 4 * config.Int("n_embd")), hasBias: true);
+    public readonly Linear fc_out = new(config.Int("n_inner", 4 * config.Int("n_embd")), config.Int("n_embd"), hasBias: true);
+    private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "activation_function", "gelu_new");
+
+    public Tensor Forward(Tensor x, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        return fc_out.Forward(_act(fc_in.Forward(x, batch)), batch).MoveToOuterDisposeScope();
+    }
+}

@@ -1,0 +1,310 @@
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Models;
+
+/// <summary>Where the norms of a layer stand.</summary>
+internal enum NormLayout
+{
+    /// <summary>Before attention and before the feed-forward: Llama.</summary>
+    Before,
+
+    /// <summary>Before and behind both: Gemma 2.</summary>
+    Around,
+
+    /// <summary>Behind both: OLMo 2.</summary>
+    Behind,
+
+    /// <summary>One norm before both, which run side by side: Cohere, Phi.</summary>
+    Parallel,
+}
+
+internal enum QkNorm
+{
+    None,
+
+    /// <summary>Over each head: Qwen 3, Gemma 3.</summary>
+    Head,
+
+    /// <summary>Over all heads at once: OLMo 2.</summary>
+    All,
+}
+
+/// <summary>How the feed-forward part looks and is named.</summary>
+internal enum MlpForm
+{
+    /// <summary>gate_proj, up_proj, down_proj.</summary>
+    Gated,
+
+    /// <summary>gate_up_proj, down_proj: Phi 3.</summary>
+    GatedFused,
+
+    /// <summary>c_fc, c_proj: StarCoder 2.</summary>
+    Cfc,
+
+    /// <summary>fc1, fc2: Phi.</summary>
+    Fc,
+}
+
+/// <summary>
+/// What tells one of Llama's relatives from another. Each is a line in <see cref="LlamaVariants"/> that says how it differs.
+/// </summary>
+internal sealed record LlamaVariant
+{
+    public required int Hidden { get; init; }
+    public required int Intermediate { get; init; }
+    public required int Heads { get; init; }
+    public required int KeyValueHeads { get; init; }
+    public required int HeadDim { get; init; }
+    public required int RotaryDim { get; init; }
+    public required Func<Tensor, Tensor> Act { get; init; }
+    public required Func<int, Site> Norm { get; init; }
+    public bool QkvBias { get; init; }
+    public bool OutBias { get; init; }
+    public bool MlpBias { get; init; }
+    public bool FusedQkv { get; init; }
+    public bool OutIsDense { get; init; }
+    public bool FinalLayernorm { get; init; }
+    public bool InterleavedRotary { get; init; }
+    public NormLayout Norms { get; init; }
+    public QkNorm QkNorm { get; init; }
+    public MlpForm Mlp { get; init; }
+    public double? Scale { get; init; }
+    public double? SoftCap { get; init; }
+    public double EmbeddingScale { get; init; } = 1;
+    public double ResidualScale { get; init; } = 1;
+
+    /// <summary>Window of a layer; null: it sees everything.</summary>
+    public Func<int, int?> Window { get; init; } = _ => null;
+
+    /// <summary>Whether a layer turns its heads.</summary>
+    public Func<int, bool> Turns { get; init; } = _ => true;
+
+    /// <summary>Windowed layers have angles of their own (Gemma 3).</summary>
+    public bool LocalRotary { get; init; }
+}
+
+/// <summary>A relative of Llama: the same stack, with the differences its <see cref="LlamaVariant"/> names.</summary>
+internal sealed class LlamaVariantModel : Decoder
+{
+    public readonly Embedding embed_tokens;
+    public readonly IReadOnlyList<VariantLayer> layers;
+    public readonly Site? norm;
+    public readonly Site? final_layernorm;
+    private readonly RotaryEmbedding _rotary;
+    private readonly RotaryEmbedding? _localRotary;
+    private readonly Scalar? _embeddingScale;
+    private readonly LlamaVariant _variant;
+
+    public LlamaVariantModel(PretrainedConfig config, LlamaVariant variant)
+    {
+        _variant = variant;
+        embed_tokens = new Embedding(config.VocabSize, variant.Hidden);
+        layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new VariantLayer(variant, index))];
+        (norm, final_layernorm) = variant.FinalLayernorm ? (null, variant.Norm(variant.Hidden)) : (variant.Norm(variant.Hidden), (Site?)null);
+        _rotary = variant.LocalRotary
+            ? new RotaryEmbedding(config, variant.RotaryDim, "full_attention", theta: 1_000_000)
+            : new RotaryEmbedding(config, variant.RotaryDim);
+        _localRotary = variant.LocalRotary ? new RotaryEmbedding(config, variant.RotaryDim, "sliding_attention", "rope_local_base_freq") : null;
+        _embeddingScale = variant.EmbeddingScale == 1 ? null : variant.EmbeddingScale.ToScalar();
+    }
+
+    public override Embedding TokenEmbedding => embed_tokens;
+
+    public override int LayerCount => layers.Count;
+
+    public override Tensor Forward(ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
+        x = _embeddingScale is null ? x : x.mul(_embeddingScale);
+        var angle = _rotary.At(batch.Positions, x.dtype);
+        var local = _localRotary?.At(batch.Positions, x.dtype);
+        for (var i = 0; i < layers.Count; i++)
+        {
+            x = layers[i].Forward(x, _variant.Window(i) is null ? angle : local ?? angle, batch);
+        }
+
+        return (norm ?? final_layernorm)!.Forward(x, batch).MoveToOuterDisposeScope(); // [n, hidden]
+    }
+}
+
+internal sealed class VariantLayer : Module
+{
+    public readonly VariantAttention self_attn;
+    public readonly VariantMlp mlp;
+    public readonly Site? input_layernorm;
+    public readonly Site? post_attention_layernorm;
+    public readonly Site? pre_feedforward_layernorm;
+    public readonly Site? post_feedforward_layernorm;
+    private readonly NormLayout _norms;
+    private readonly Scalar? _residualScale;
+
+    public VariantLayer(LlamaVariant variant, int index)
+    {
+        Site? Norm(bool present) => present ? variant.Norm(variant.Hidden) : null;
+        _norms = variant.Norms;
+        self_attn = new VariantAttention(variant, index);
+        mlp = new VariantMlp(variant);
+        input_layernorm = Norm(_norms is not NormLayout.Behind);
+        post_attention_layernorm = Norm(_norms is not NormLayout.Parallel);
+        pre_feedforward_layernorm = Norm(_norms is NormLayout.Around);
+        post_feedforward_layernorm = Norm(_norms is NormLayout.Around or NormLayout.Behind);
+        _residualScale = variant.ResidualScale == 1 ? null : variant.ResidualScale.ToScalar();
+    }
+
+    public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var normed = input_layernorm?.Forward(x, batch) ?? x; // [n, hidden]
+        var attended = self_attn.Forward(normed, angle, batch);
+        if (_norms is NormLayout.Parallel)
+        {
+            return x.Plus(attended).Plus(mlp.Forward(normed, batch)).MoveToOuterDisposeScope();
+        }
+
+        var behind = _norms is NormLayout.Around or NormLayout.Behind;
+        x = Add(x, behind ? post_attention_layernorm!.Forward(attended, batch) : attended);
+        normed = _norms switch
+        {
+            NormLayout.Around => pre_feedforward_layernorm!.Forward(x, batch),
+            NormLayout.Behind => x,
+            _ => post_attention_layernorm!.Forward(x, batch),
+        };
+        var fed = mlp.Forward(normed, batch);
+        return Add(x, behind ? post_feedforward_layernorm!.Forward(fed, batch) : fed).MoveToOuterDisposeScope();
+    }
+
+    private Tensor Add(Tensor x, Tensor y) => x.Plus(_residualScale is null ? y : y.mul(_residualScale));
+}
+
+internal sealed class VariantAttention : Module
+{
+    public readonly Linear? q_proj;
+    public readonly Linear? k_proj;
+    public readonly Linear? v_proj;
+    public readonly Linear? qkv_proj;
+    public readonly Linear? o_proj;
+    public readonly Linear? dense;
+    public readonly Site? q_norm;
+    public readonly Site? k_norm;
+    private readonly LlamaVariant _variant;
+    private readonly int _index;
+    private readonly AttentionOptions _options;
+
+    public VariantAttention(LlamaVariant variant, int index)
+    {
+        (_variant, _index) = (variant, index);
+        var (queries, keys) = (variant.Heads * variant.HeadDim, variant.KeyValueHeads * variant.HeadDim);
+        if (variant.FusedQkv)
+        {
+            qkv_proj = new Linear(variant.Hidden, queries + (2 * keys), variant.QkvBias);
+        }
+        else
+        {
+            q_proj = new Linear(variant.Hidden, queries, variant.QkvBias);
+            k_proj = new Linear(variant.Hidden, keys, variant.QkvBias);
+            v_proj = new Linear(variant.Hidden, keys, variant.QkvBias);
+        }
+
+        var output = new Linear(queries, variant.Hidden, variant.OutBias);
+        (o_proj, dense) = variant.OutIsDense ? (null, output) : (output, (Linear?)null);
+        q_norm = variant.QkNorm is QkNorm.None ? null : variant.Norm(variant.QkNorm is QkNorm.Head ? variant.HeadDim : queries);
+        k_norm = variant.QkNorm is QkNorm.None ? null : variant.Norm(variant.QkNorm is QkNorm.Head ? variant.HeadDim : keys);
+        _options = new AttentionOptions(variant.Scale ?? 1 / Math.Sqrt(variant.HeadDim), variant.Window(index), SoftCap: variant.SoftCap);
+    }
+
+    public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var (heads, groups, width) = (_variant.Heads, _variant.KeyValueHeads, _variant.HeadDim);
+        Tensor q, k, v;
+        if (qkv_proj is not null)
+        {
+            var parts = qkv_proj.Forward(x, batch).split([heads * width, groups * width, groups * width], -1);
+            (q, k, v) = (parts[0], parts[1], parts[2]);
+        }
+        else
+        {
+            (q, k, v) = (q_proj!.Forward(x, batch), k_proj!.Forward(x, batch), v_proj!.Forward(x, batch));
+        }
+
+        if (_variant.QkNorm is QkNorm.All)
+        {
+            (q, k) = (q_norm!.Forward(q, batch), k_norm!.Forward(k, batch));
+        }
+
+        q = q.reshape(-1, heads, width); // [n, H, D]
+        k = k.reshape(-1, groups, width); // [n, G, D]
+        v = v.reshape(-1, groups, width); // [n, G, D]
+        if (_variant.QkNorm is QkNorm.Head)
+        {
+            (q, k) = (q_norm!.Forward(q, batch), k_norm!.Forward(k, batch));
+        }
+
+        if (_variant.Turns(_index))
+        {
+            (q, k) = _variant.InterleavedRotary
+                ? (RotaryEmbedding.RotateInterleaved(q, angle), RotaryEmbedding.RotateInterleaved(k, angle))
+                : (RotaryEmbedding.Rotate(q, angle), RotaryEmbedding.Rotate(k, angle));
+        }
+
+        var y = batch.Attention.Attend(_index, q, k, v, _options).reshape(-1, heads * width); // [n, H·D]
+        return (o_proj ?? dense)!.Forward(y, batch).MoveToOuterDisposeScope(); // [n, hidden]
+    }
+}
+
+internal sealed class VariantMlp : Module
+{
+    public readonly Linear? gate_proj;
+    public readonly Linear? up_proj;
+    public readonly Linear? gate_up_proj;
+    public readonly Linear? down_proj;
+    public readonly Linear? c_fc;
+    public readonly Linear? c_proj;
+    public readonly Linear? fc1;
+    public readonly Linear? fc2;
+    private readonly Func<Tensor, Tensor> _act;
+
+    public VariantMlp(LlamaVariant variant)
+    {
+        _act = variant.Act;
+        Linear In(int factor = 1) => new(variant.Hidden, factor * variant.Intermediate, variant.MlpBias);
+        var output = new Linear(variant.Intermediate, variant.Hidden, variant.MlpBias);
+        switch (variant.Mlp)
+        {
+            case MlpForm.Gated:
+                (gate_proj, up_proj, down_proj) = (In(), In(), output);
+                break;
+            case MlpForm.GatedFused:
+                (gate_up_proj, down_proj) = (In(2), output);
+                break;
+            case MlpForm.Cfc:
+                (c_fc, c_proj) = (In(), output);
+                break;
+            default:
+                (fc1, fc2) = (In(), output);
+                break;
+        }
+    }
+
+    public Tensor Forward(Tensor x, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        Tensor inner; // [n, intermediate]
+        if (gate_up_proj is not null)
+        {
+            var halves = gate_up_proj.Forward(x, batch).chunk(2, -1);
+            inner = _act(halves[0]).mul(halves[1]);
+        }
+        else if (gate_proj is not null)
+        {
+            inner = _act(gate_proj.Forward(x, batch)).mul(up_proj!.Forward(x, batch));
+        }
+        else
+        {
+            inner = _act((c_fc ?? fc1)!.Forward(x, batch));
+        }
+
+        return (down_proj ?? c_proj ?? fc2)!.Forward(inner, batch).MoveToOuterDisposeScope(); // [n, hidden]
+    }
+}
