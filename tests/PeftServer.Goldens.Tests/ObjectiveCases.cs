@@ -1,9 +1,10 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Goldens.Tests;
 
-/// <summary>Objectives against TRL: the loss of every step, gradients, trained adapters.</summary>
+/// <summary>Objectives against TRL: the loss and the metrics of every step, gradients, trained adapters.</summary>
 public sealed class ObjectiveCases
 {
     public static TheoryData<string> Cases => [.. GoldenFolder.Cases("objectives", "golden.safetensors")];
@@ -17,19 +18,58 @@ public sealed class ObjectiveCases
         using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32);
         using var adapter = AdapterFile.Load(Path.Combine(golden.Folder, "init"), model);
         var rate = golden.Meta.GetProperty("optimizer").GetProperty("lr").GetDouble();
+        var objective = ObjectiveCase.Of(golden, model, adapter);
+        var step = 0;
 
-        AdapterCases.Train(golden, adapter, rate, Objective(golden, model, adapter));
+        AdapterCases.Train(golden, adapter, rate, () =>
+        {
+            var micro = objective.MicroBatches();
+            CheckMetrics(golden, micro, step);
+            return Total(golden, micro, step++);
+        }, golden["losses"].abs().max().to(ScalarType.Float64).item<double>());
 
         AdapterCases.CheckSaved(golden, adapter);
     }
 
-    private static Func<Tensor> Objective(Golden golden, PretrainedModel model, Adapter adapter)
+    /// <summary>Micro-batches add up; each is what TRL passed to backward.</summary>
+    private static Tensor Total(Golden golden, IReadOnlyList<ObjectiveResult> micro, int step)
     {
-        var (objective, settings) = (golden.Meta.GetProperty("objective").GetString(), golden.Meta.GetProperty("hyperparameters"));
-        var plain = objective is "sft" && !golden.Has("micro_losses") && !settings.GetProperty("packing").GetBoolean()
-            && settings.GetProperty("loss_type").GetString() == "nll" && settings.GetProperty("label_smoothing_factor").GetDouble() == 0;
-        return plain
-            ? () => CausalCase.Of(golden, model).TrainingLoss([adapter])
-            : throw new NotSupportedException($"The objective '{objective}' of this case is not supported yet.");
+        if (golden.Has("micro_losses"))
+        {
+            var all = golden["micro_losses"].to(ScalarType.Float64);
+            var (expected, size) = (all.select(0, step), all.abs().max().item<double>());
+            for (var i = 0; i < micro.Count; i++)
+            {
+                var (ours, theirs) = (micro[i].Loss.item<float>(), expected[i].item<double>());
+                (Math.Abs(ours - theirs) <= 1e-4 * size).ShouldBeTrue($"loss of micro-batch {i} in step {step}: {ours}, TRL {theirs}");
+            }
+        }
+
+        return stack(micro.Select(each => each.Loss).ToArray()).sum();
     }
+
+    /// <summary>
+    /// Every metric that TRL logs, but for two: CPO's and ORPO's logits/* are means over padding too, which a batch without padding has
+    /// none of; and GRPO's low_min and high_max are over processes, of which there is one.
+    /// </summary>
+    private static void CheckMetrics(Golden golden, IReadOnlyList<ObjectiveResult> micro, int step)
+    {
+        var isReferenceFree = golden.Meta.GetProperty("objective").GetString() is "cpo" or "orpo";
+        foreach (var tensor in golden.Names.Where(name => name.StartsWith("metric.", StringComparison.Ordinal)))
+        {
+            var name = tensor["metric.".Length..];
+            if (name.EndsWith("_min", StringComparison.Ordinal) || name.EndsWith("_max", StringComparison.Ordinal) || (isReferenceFree && name.StartsWith("logits/", StringComparison.Ordinal)))
+            {
+                continue;
+            }
+
+            micro.Count.ShouldBe(1, "metrics are those of one batch");
+            micro[0].Metrics.ShouldContainKey(name);
+            ShouldBeNear($"{name} of step {step}", micro[0].Metrics[name].item<float>(), golden[tensor][step].item<double>(), 1e-4);
+        }
+    }
+
+    // The reference's rule for metrics: absolute or relative.
+    private static void ShouldBeNear(string what, double actual, double expected, double tolerance) =>
+        (Math.Abs(actual - expected) <= tolerance * Math.Max(1, Math.Abs(expected))).ShouldBeTrue($"{what}: {actual}, TRL {expected}");
 }

@@ -7,6 +7,7 @@ using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Fast;
+using PeftServer.Engine.Training.Optimizers;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -9,13 +9,13 @@ namespace PeftServer.Engine.Native;
 /// </summary>
 internal static unsafe partial class Aten
 {
-    /// <summary>A fused AdamW step in place: p, m, v, step ← one update with gradient g. All float32, step 0-dimensional.</summary>
-    public static void FusedAdamW(Tensor p, Tensor g, Tensor m, Tensor v, Tensor step, double lr, double beta1, double beta2, double weightDecay, double eps)
+    /// <summary>A fused AdamW step in place: p, m, v ← one update with gradient g; with AMSGrad the highest v so far. All float32, step 0-dimensional.</summary>
+    public static void FusedAdamW(Tensor p, Tensor g, Tensor m, Tensor v, Tensor? highest, Tensor step, double lr, double beta1, double beta2, double weightDecay, double eps)
     {
         Span<ulong> stack =
         [
-            List(p), List(g), List(m), List(v), List(), List(step),
-            Double(lr), Double(beta1), Double(beta2), Double(weightDecay), Double(eps), 0, 0, 0, 0,
+            List(p), List(g), List(m), List(v), highest is null ? List() : List(highest), List(step),
+            Double(lr), Double(beta1), Double(beta2), Double(weightDecay), Double(eps), highest is null ? 0u : 1u, 0, 0, 0,
         ];
         Call("aten::_fused_adamw_\0"u8, "\0"u8, stack);
     }
@@ -83,6 +83,13 @@ internal static unsafe partial class Aten
         Span<ulong> stack = [Handle(a), Handle(b), Handle(target)];
         Call("aten::mm\0"u8, "out\0"u8, stack);
         Result(stack[0]).Dispose();
+    }
+
+    public static Tensor LogSigmoid(Tensor x)
+    {
+        Span<ulong> stack = [Handle(x)];
+        Call("aten::log_sigmoid\0"u8, "\0"u8, stack);
+        return Result(stack[0]);
     }
 
     /// <summary>Address of a tensor's first element.</summary>

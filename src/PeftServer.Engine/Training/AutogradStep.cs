@@ -1,10 +1,11 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training;
 
 /// <summary>The plain tier: every architecture, every method, any device.</summary>
-internal sealed class AutogradStep(CausalLanguageModel model, Adapter adapter) : ITrainingStep
+internal sealed class AutogradStep(CausalLanguageModel model, Adapter adapter, SftSettings? settings = null) : ITrainingStep
 {
     public string Description => "plain tensor code under autograd";
 
@@ -12,7 +13,7 @@ internal sealed class AutogradStep(CausalLanguageModel model, Adapter adapter) :
     {
         using var scope = NewDisposeScope();
         using var factor = scale.ToScalar();
-        var (sum, correct) = SftLoss.Compute(model, [adapter], batch, dropout);
+        var (sum, correct) = SftLoss.Compute(model, [adapter], batch, dropout, settings);
         sum.mul(factor).backward();
         return (sum.detach().MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }

@@ -8,8 +8,8 @@ namespace PeftServer.Engine.Training;
 /// </summary>
 internal sealed record SftBatch
 {
-    private SftBatch(IReadOnlyList<int[]> sequences, long[] sources, long[] targets) =>
-        (Sequences, Sources, Targets) = (sequences, sources, targets);
+    private SftBatch(IReadOnlyList<int[]> sequences, long[] sources, long[] targets, int[] counts) =>
+        (Sequences, Sources, Targets, Counts) = (sequences, sources, targets, counts);
 
     /// <summary>Token ids of each row.</summary>
     public IReadOnlyList<int[]> Sequences { get; }
@@ -19,6 +19,9 @@ internal sealed record SftBatch
 
     /// <summary>Those next tokens.</summary>
     public long[] Targets { get; }
+
+    /// <summary>How many of the targets each row has; they stand row after row.</summary>
+    public int[] Counts { get; }
 
     /// <summary>Where each row begins among all tokens, and at the end how many there are.</summary>
     public int[] Starts
@@ -60,7 +63,8 @@ internal sealed record SftBatch
             }
 
             batches.Add(new SftBatch(
-                [.. Sequences.Skip(first).Take(i + 1 - first)], Array.ConvertAll(Sources[target..last], source => source - starts[first]), Targets[target..last]));
+                [.. Sequences.Skip(first).Take(i + 1 - first)], Array.ConvertAll(Sources[target..last], source => source - starts[first]), Targets[target..last],
+                Counts[first..(i + 1)]));
             (first, target) = (i + 1, last);
         }
 
@@ -69,7 +73,7 @@ internal sealed record SftBatch
 
     public static SftBatch Of(IEnumerable<TrainingRow> rows)
     {
-        var (sequences, sources, targets) = (new List<int[]>(), new List<long>(), new List<long>());
+        var (sequences, sources, targets, counts) = (new List<int[]>(), new List<long>(), new List<long>(), new List<int>());
         var start = 0;
         foreach (var row in rows)
         {
@@ -83,9 +87,10 @@ internal sealed record SftBatch
             }
 
             sequences.Add(row.InputIds);
+            counts.Add(row.TrainedCount);
             start += row.InputIds.Length;
         }
 
-        return new SftBatch(sequences, [.. sources], [.. targets]);
+        return new SftBatch(sequences, [.. sources], [.. targets], [.. counts]);
     }
 }

@@ -1,9 +1,9 @@
 using System.Diagnostics;
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
-using PeftServer.Engine.Tokenizers;
+using PeftServer.Engine.Training.Optimizers;
+using PeftServer.Engine.Training.Tasks;
 
 namespace PeftServer.Engine.Training;
 
@@ -25,15 +25,14 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         var device = Devices.Parse(spec.Device);
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
         using var model = LoadModel(device, dtype);
-        var tokenizer = Tokenizer.Load(spec.Model);
-        var rows = ReadRows(spec.TrainingFile, tokenizer, model);
-        var validation = spec.ValidationFile is null ? null : ReadRows(spec.ValidationFile, tokenizer, model);
         using var adapter = CreateAdapter(model);
-        using var optimizer = new AdamW(adapter.Trainable, _arguments.AdamBeta1, _arguments.AdamBeta2, _arguments.AdamEpsilon, _arguments.WeightDecay);
+        using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
-        using var gradients = CreateStep(model, adapter, device);
+        var tasks = new TrainingTasks(spec, events, model, adapter);
+        using var task = tasks.Read(spec.TrainingFile, trains: true);
+        using var validation = spec.ValidationFile is null ? null : tasks.Read(spec.ValidationFile, trains: false);
 
-        var plan = new TrainingPlan(rows.Count, _arguments);
+        var plan = new TrainingPlan(task.Rows, _arguments);
         var progress = new TrainingProgress(plan, TrainingCheckpoint.Restore(runFolder, optimizer), clock);
         if (progress.StepsDone > 0)
         {
@@ -42,13 +41,13 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         for (var step = progress.StepsDone; step < plan.TotalSteps; step++)
         {
-            if (Step(step, plan, rows, gradients, optimizer, device) is not { } result)
+            if (Step(step, plan, task, optimizer) is not { } result)
             {
                 return Stop(step, optimizer);
             }
 
             progress.Add(result);
-            Report(progress, plan, result, validation is not null && IsDue(step, _arguments.EvalSteps, plan) ? Evaluate(validation, model, adapter) : null);
+            Report(progress, plan, result, validation is not null && IsDue(step, _arguments.EvalSteps, plan) ? Evaluate(validation) : null);
             if (step + 1 < plan.TotalSteps && IsDue(step, _arguments.SaveSteps, plan))
             {
                 TrainingCheckpoint.Save(runFolder, step + 1, optimizer);
@@ -61,18 +60,17 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>One optimizer step over one window of micro-batches; null when the run is to stop first.</summary>
-    private StepResult? Step(int step, TrainingPlan plan, IReadOnlyList<TrainingRow> rows, ITrainingStep gradients, AdamW optimizer, Device device)
+    private StepResult? Step(int step, TrainingPlan plan, TrainingTask task, Optimizer optimizer)
     {
         using var scope = NewDisposeScope(); // every temporary of the step dies here
         using var dropout = new Generator(SeedOf(step));
         var started = Stopwatch.GetTimestamp();
-        var batches = plan.Window(step).Select(window => SftBatch.Of(window.Select(row => rows[row]))).ToList();
-        var targets = batches.Sum(batch => batch.Targets.Length);
+        var window = task.Window(plan.Window(step));
 
-        // Forward and backward, each micro-batch weighted by the tokens that count over the whole window.
+        // Forward and backward; what the micro-batches give adds up.
         optimizer.ZeroGrad();
-        var (loss, correct) = (zeros([], device: device), zeros([], device: device));
-        foreach (var batch in batches)
+        var totals = new MetricTotals();
+        foreach (var batch in window)
         {
             if (control.Request is not StopRequest.None)
             {
@@ -80,45 +78,44 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             }
 
             using var inner = NewDisposeScope(); // activations go before the next micro-batch comes
-            var (sum, hits) = gradients.ForwardBackward(batch, 1.0 / targets, dropout);
-            loss.add_(sum, TensorArithmetic.One);
-            correct.add_(hits, TensorArithmetic.One);
+            totals.Add(batch.ForwardBackward(dropout));
         }
 
         // Clip and step.
         var norm = optimizer.ClipGradients(_arguments.MaxGradNorm);
         var learningRate = plan.LearningRateAt(step);
         optimizer.Step(learningRate);
-        gradients.AdapterChanged();
+        task.AdapterChanged();
 
-        var result = new StepResult(
-            step + 1, loss.item<float>() / targets, correct.item<float>() / targets, learningRate, norm.item<float>(), // the one GPU sync of the step
-            batches.Sum(batch => batch.TokenCount), Stopwatch.GetElapsedTime(started));
-        return double.IsFinite(result.Loss) ? result : throw Diverged(result, plan, rows);
+        var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step
+        var result = new StepResult(step + 1, values, learningRate, gradientNorm, window.Sum(batch => batch.TokenCount), Stopwatch.GetElapsedTime(started));
+        return double.IsFinite(result.Loss) ? result : throw Diverged(result, plan, task);
     }
 
-    private (double Loss, double Accuracy) Evaluate(IReadOnlyList<TrainingRow> rows, CausalLanguageModel model, Adapter adapter)
+    private Dictionary<string, double> Evaluate(TrainingTask task)
     {
         using var frozen = no_grad();
-        var (loss, correct, targets) = (0.0, 0L, 0L);
-        foreach (var chunk in rows.Chunk(_arguments.PerDeviceTrainBatchSize))
+        var (sums, total) = (new Dictionary<string, double>(), 0.0);
+        foreach (var rows in Enumerable.Range(0, task.Rows).Chunk(_arguments.PerDeviceTrainBatchSize))
         {
             using var scope = NewDisposeScope();
-            var batch = SftBatch.Of(chunk);
-            var (sum, hits) = SftLoss.Compute(model, [adapter], batch, dropout: null);
-            loss += sum.item<float>();
-            correct += hits.item<long>();
-            targets += batch.Targets.Length;
+            var (result, weight) = task.Evaluate(rows);
+            foreach (var (name, value) in result.Metrics.Append(new(MetricTotals.Loss, result.Loss)))
+            {
+                sums[name] = sums.GetValueOrDefault(name) + (weight * value.item<float>());
+            }
+
+            total += weight;
             if (control.Request is StopRequest.Cancel)
             {
                 break;
             }
         }
 
-        return (loss / targets, (double)correct / targets);
+        return sums.ToDictionary(sum => sum.Key, sum => sum.Value / total);
     }
 
-    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, (double Loss, double Accuracy)? evaluated)
+    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated)
     {
         if (evaluated is null && result.Step % _arguments.LoggingSteps != 0 && result.Step != plan.TotalSteps)
         {
@@ -128,17 +125,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         List<(string, object)> data =
         [
             ("step", result.Step), ("total_steps", plan.TotalSteps), ("epoch", Math.Round((double)result.Step / plan.StepsPerEpoch, 4)),
-            ("train_loss", result.Loss), ("train_mean_token_accuracy", result.Accuracy), ("learning_rate", result.LearningRate),
+            .. result.Values.Select(value => ($"train_{value.Key}", (object)value.Value)), ("learning_rate", result.LearningRate),
             ("grad_norm", result.GradientNorm), ("tokens", progress.Tokens), ("tokens_per_second", progress.TokensPerSecond),
             ("eta_seconds", progress.SecondsLeft),
         ];
-        if (evaluated is { } validation)
-        {
-            data.Add(("valid_loss", validation.Loss));
-            data.Add(("valid_mean_token_accuracy", validation.Accuracy));
-        }
-
-        var valid = evaluated is { } value ? FormattableString.Invariant($", validation loss={value.Loss:F4}") : "";
+        data.AddRange((evaluated ?? []).Select(value => ($"valid_{value.Key}", (object)value.Value)));
+        var valid = evaluated is null ? "" : FormattableString.Invariant($", validation loss={evaluated[MetricTotals.Loss]:F4}");
         events.Write(
             TrainingEventType.Metrics,
             FormattableString.Invariant($"Step {result.Step}/{plan.TotalSteps}: training loss={result.Loss:F4}{valid}"), data: data);
@@ -166,7 +158,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             data: [("trained_tokens", progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
     }
 
-    private TrainingOutcome Stop(int stepsDone, AdamW optimizer)
+    private TrainingOutcome Stop(int stepsDone, Optimizer optimizer)
     {
         if (control.Request is StopRequest.Cancel)
         {
@@ -187,7 +179,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private void Refuse()
     {
-        if (_arguments.Faults().Concat(spec.Peft.Faults()).FirstOrDefault() is { } fault)
+        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).FirstOrDefault() is { } fault)
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }
@@ -197,19 +189,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     {
         events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}.");
         return PretrainedModel.Load(spec.Model, device, dtype) as CausalLanguageModel
-            ?? throw new TrainingException($"{spec.ModelName} is no causal language model; supervised fine-tuning needs one.");
-    }
-
-    private IReadOnlyList<TrainingRow> ReadRows(string path, Tokenizer tokenizer, CausalLanguageModel model)
-    {
-        var data = TrainingData.Read(path, tokenizer, new TrainingDataOptions { MaxLength = Math.Min(_arguments.MaxLength ?? int.MaxValue, model.MaxLength) });
-        var summary = data.Summary;
-        events.Message(
-            $"{Path.GetFileName(path)}: {summary.Rows} rows, {summary.Used} used, {summary.Cut} cut, {summary.Skipped} skipped; "
-            + $"{summary.Tokens} tokens, {summary.TrainedTokens} of them trained.", summary.Skipped > 0 ? TrainingEventLevel.Warn : TrainingEventLevel.Info);
-        return data.Rows.Count > 0 && summary.TrainedTokens > 0
-            ? data.Rows
-            : throw new TrainingException($"{Path.GetFileName(path)} has no token to learn from: {summary.Skipped} of {summary.Rows} rows were skipped.");
+            ?? throw new TrainingException($"{spec.ModelName} is no causal language model; fine-tuning on text needs one.");
     }
 
     private Adapter CreateAdapter(CausalLanguageModel model)
@@ -221,22 +201,15 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         return adapter;
     }
 
-    private ITrainingStep CreateStep(CausalLanguageModel model, Adapter adapter, Device device)
-    {
-        var step = TrainingSteps.Create(model, adapter, device, _arguments, spec.Peft, out var why);
-        events.Message(why);
-        return step;
-    }
-
     /// <summary>Draws of a step follow from the run's seed and the step, so that a resumed run makes the same.</summary>
     private ulong SeedOf(int step) => new SeededRandom((ulong)_arguments.Seed, (ulong)step + (1UL << 32)).Next() >> 1;
 
     private static bool IsDue(int step, int? every, TrainingPlan plan) =>
         every is { } steps ? (step + 1) % steps == 0 || step + 1 == plan.TotalSteps : plan.EndsEpoch(step);
 
-    private static TrainingException Diverged(StepResult result, TrainingPlan plan, IReadOnlyList<TrainingRow> rows)
+    private static TrainingException Diverged(StepResult result, TrainingPlan plan, TrainingTask task)
     {
-        var lines = string.Join(", ", plan.Window(result.Step - 1).SelectMany(window => window).Select(row => rows[row].Line).Order().Take(20));
+        var lines = string.Join(", ", plan.Window(result.Step - 1).SelectMany(window => window).SelectMany(task.Lines).Order().Take(20));
         return new TrainingException(FormattableString.Invariant(
             $"The loss of step {result.Step} is {result.Loss} at learning rate {result.LearningRate:G3} (gradient norm {result.GradientNorm:G3}). Its rows are lines {lines}. Lower learning_rate or add warm-up."));
     }
@@ -256,4 +229,7 @@ public sealed class TrainingException(string message) : Exception(message);
 
 /// <summary>What one step was.</summary>
 internal sealed record StepResult(
-    int Step, double Loss, double Accuracy, double LearningRate, double GradientNorm, int TokenCount, TimeSpan Time);
+    int Step, IReadOnlyDictionary<string, double> Values, double LearningRate, double GradientNorm, int TokenCount, TimeSpan Time)
+{
+    public double Loss => Values[MetricTotals.Loss];
+}

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using PeftServer.Engine.Training.Optimizers;
 
 namespace PeftServer.Engine.Training;
 
@@ -28,6 +29,23 @@ public sealed record TrainingArguments
     /// <summary>Shape of the learning rate over the steps.</summary>
     public LearningRateSchedule LrSchedulerType { get; init; } = LearningRateSchedule.Linear;
 
+    /// <summary>What the schedule takes besides.</summary>
+    public ScheduleArguments LrSchedulerKwargs { get; init; } = new();
+
+    /// <summary>What turns gradients into steps.</summary>
+    public OptimizerName Optim { get; init; }
+
+    /// <summary>What the optimizer takes besides.</summary>
+    public OptimizerArguments OptimArgs { get; init; } = new();
+
+    /// <summary>LoRA+: B learns so many times as fast as A (16 is usual); absent: alike.</summary>
+    [Range(1e-3, 1e4)]
+    public double? LoraplusLrRatio { get; init; }
+
+    /// <summary>LoRA+: the rate of embeddings.</summary>
+    [Range(0.0, 100.0)]
+    public double LoraplusLrEmbedding { get; init; } = 1e-6;
+
     /// <summary>Steps of rising learning rate; wins over <see cref="WarmupRatio"/> when above 0.</summary>
     [Range(0, int.MaxValue)]
     public int WarmupSteps { get; init; }
@@ -36,7 +54,7 @@ public sealed record TrainingArguments
     [Range(0.0, 1.0)]
     public double WarmupRatio { get; init; }
 
-    /// <summary>AdamW's decay of every trained tensor.</summary>
+    /// <summary>Decay of every trained tensor but biases and norms.</summary>
     [Range(0.0, 10.0)]
     public double WeightDecay { get; init; }
 
@@ -56,6 +74,12 @@ public sealed record TrainingArguments
     /// <summary>Rows longer than this many tokens are cut; absent: what the model takes.</summary>
     [Range(1, 10_000_000)]
     public int? MaxLength { get; init; }
+
+    /// <summary>
+    /// Put short rows together up to max_length tokens (without one, up to the longest row), each seeing itself alone; a batch then counts these.
+    /// For supervised training.
+    /// </summary>
+    public bool Packing { get; init; }
 
     /// <summary>Draws of initial weights, order of rows, dropout.</summary>
     [Range(0, int.MaxValue)]
@@ -89,13 +113,4 @@ public sealed record TrainingArguments
         Validator.TryValidateObject(this, new ValidationContext(this), faults, validateAllProperties: true);
         return faults;
     }
-}
-
-/// <summary>The learning-rate schedules, by transformers' names.</summary>
-public enum LearningRateSchedule
-{
-    Linear,
-    Cosine,
-    Constant,
-    ConstantWithWarmup,
 }

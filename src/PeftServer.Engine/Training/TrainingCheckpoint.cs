@@ -1,36 +1,29 @@
 using System.Globalization;
+using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Training;
 
 /// <summary>
-/// Where a run stands, in <c>checkpoints/step-N.safetensors</c> of its folder: trained weights, AdamW's moments, steps done. The
+/// Where a run stands, in <c>checkpoints/step-N.safetensors</c> of its folder: trained weights, the optimizer's state, steps done. The
 /// order of rows and the draws of dropout follow from seed and step, so this is all that resuming needs.
 /// </summary>
 internal static class TrainingCheckpoint
 {
     private const string Folder = "checkpoints";
 
-    public static void Save(string runFolder, int stepsDone, AdamW optimizer)
+    public static void Save(string runFolder, int stepsDone, Optimizer optimizer)
     {
         var folder = Directory.CreateDirectory(Path.Combine(runFolder, Folder)).FullName;
-        var before = Find(folder);
-        SafetensorsWriter.Write(
-            Path.Combine(folder, FormattableString.Invariant($"step-{stepsDone}.safetensors")),
-            new Dictionary<string, Tensor>
-            {
-                ["parameters"] = optimizer.Parameters,
-                ["exp_avg"] = optimizer.FirstMoment,
-                ["exp_avg_sq"] = optimizer.SecondMoment,
-                ["step"] = optimizer.StepCount,
-            });
+        var path = Path.Combine(folder, FormattableString.Invariant($"step-{stepsDone}.safetensors"));
+        SafetensorsWriter.Write(path, optimizer.State.ToDictionary(entry => entry.Name, entry => entry.Tensor));
 
-        // The new one is on the disk; only now may the old ones go.
-        before.ForEach(checkpoint => File.Delete(checkpoint.Path));
+        // The new one is on the disk; only now may the others go. A run that stops right after a save writes the same name again.
+        Find(folder).Where(checkpoint => checkpoint.Path != path).ToList().ForEach(checkpoint => File.Delete(checkpoint.Path));
     }
 
     /// <summary>Puts the newest checkpoint into <paramref name="optimizer"/>; gives the steps it had done, 0 where there is none.</summary>
-    public static int Restore(string runFolder, AdamW optimizer)
+    public static int Restore(string runFolder, Optimizer optimizer)
     {
         if (Find(Path.Combine(runFolder, Folder)) is not [.., var (step, path)])
         {
@@ -40,10 +33,7 @@ internal static class TrainingCheckpoint
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
         using var file = SafetensorsFile.Open(path);
-        optimizer.Parameters.copy_(file.Tensor("parameters"));
-        optimizer.FirstMoment.copy_(file.Tensor("exp_avg"));
-        optimizer.SecondMoment.copy_(file.Tensor("exp_avg_sq"));
-        optimizer.StepCount.copy_(file.Tensor("step"));
+        optimizer.Restore(file.Tensor);
         return step;
     }
 

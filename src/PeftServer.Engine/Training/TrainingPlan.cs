@@ -34,7 +34,7 @@ public sealed class TrainingPlan
     }
 
     public double LearningRateAt(int step) =>
-        _arguments.LearningRate * LearningRate.Factor(_arguments.LrSchedulerType, step, WarmupSteps, TotalSteps);
+        _arguments.LearningRate * LearningRate.Factor(_arguments.LrSchedulerType, step, WarmupSteps, TotalSteps, _arguments.LearningRate, _arguments.LrSchedulerKwargs);
 
     /// <summary>Whether <paramref name="step"/> is the last of its epoch, or of the run.</summary>
     public bool EndsEpoch(int step) => (step + 1) % StepsPerEpoch == 0 || step + 1 == TotalSteps;

@@ -30,6 +30,9 @@ public sealed record TrainingSpec
     /// <summary>The method and its settings.</summary>
     public required AdapterConfig Peft { get; init; }
 
+    /// <summary>What is learnt. Absent: supervised fine-tuning.</summary>
+    public TrainingMethod Method { get; init; } = new();
+
     public TrainingArguments Training { get; init; } = new();
 
     /// <summary>auto, cpu or cuda:N.</summary>

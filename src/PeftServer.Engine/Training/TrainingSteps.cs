@@ -4,6 +4,7 @@ using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Fast;
+using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training;
 
@@ -12,11 +13,11 @@ internal static class TrainingSteps
 {
     /// <summary>The hand-written step where it applies, else autograd; <paramref name="why"/> says which and for what reason.</summary>
     public static ITrainingStep Create(
-        CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, out string why)
+        CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings, out string why)
     {
-        if (Obstacle(model, adapter, device, arguments, config) is { } obstacle)
+        if (Obstacle(model, adapter, device, arguments, config, settings) is { } obstacle)
         {
-            var plain = new AutogradStep(model, adapter);
+            var plain = new AutogradStep(model, adapter, settings);
             why = $"Training with {plain.Description}: {obstacle}.";
             return plain;
         }
@@ -27,8 +28,9 @@ internal static class TrainingSteps
         return fast;
     }
 
-    private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config) =>
+    private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings) =>
         !arguments.Fast ? "training.fast is false"
+        : settings != new SftSettings() ? "the loss is not the plain one"
         : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0) is { } obstacle ? obstacle
         : device.type is DeviceType.CUDA ? CudaObstacle((LlamaForCausalLM)model, arguments)
         : CpuObstacle((LlamaForCausalLM)model);

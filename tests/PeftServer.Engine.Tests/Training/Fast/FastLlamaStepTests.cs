@@ -6,6 +6,7 @@ using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Fast;
+using PeftServer.Engine.Training.Optimizers;
 
 namespace PeftServer.Engine.Tests.Training.Fast;
 

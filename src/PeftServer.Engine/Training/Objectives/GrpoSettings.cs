@@ -1,0 +1,90 @@
+using System.ComponentModel.DataAnnotations;
+
+namespace PeftServer.Engine.Training.Objectives;
+
+/// <summary>Settings of group relative policy optimization, under TRL's names.</summary>
+public sealed record GrpoSettings
+{
+    public GrpoLossType LossType { get; init; } = GrpoLossType.Dapo;
+
+    /// <summary>Completions to a prompt: the group that rewards are compared within.</summary>
+    [Range(2, 1024)]
+    public int NumGenerations { get; init; } = 8;
+
+    /// <summary>Tokens a completion may have; dr_grpo divides by it.</summary>
+    [Range(1, 1_000_000)]
+    public int MaxCompletionLength { get; init; } = 256;
+
+    /// <summary>Weight of the divergence from the reference; 0: there is no reference.</summary>
+    [Range(0.0, 1e3)]
+    public double Beta { get; init; }
+
+    /// <summary>The ratio is clipped below 1 − ε.</summary>
+    [Range(0.0, 1.0)]
+    public double Epsilon { get; init; } = 0.2;
+
+    /// <summary>The ratio is clipped above 1 + this; absent: <see cref="Epsilon"/>. For cispo it is the cap itself.</summary>
+    [Range(0.0, 1e3)]
+    public double? EpsilonHigh { get; init; }
+
+    /// <summary>An upper bound of the unclipped branch too (INTELLECT-2); absent: none.</summary>
+    [Range(1.0, 1e3)]
+    public double? Delta { get; init; }
+
+    public ImportanceSamplingLevel ImportanceSamplingLevel { get; init; }
+
+    public RewardScale ScaleRewards { get; init; } = RewardScale.Group;
+
+    /// <summary>Divides the logits of policy, old policy and reference.</summary>
+    [Range(1e-3, 100.0)]
+    public double Temperature { get; init; } = 1;
+
+    /// <summary>Only this share of tokens, those with the highest entropy, is in the policy term.</summary>
+    [Range(0.0, 1.0)]
+    public double TopEntropyQuantile { get; init; } = 1;
+
+    /// <summary>Weight of a bonus for entropy.</summary>
+    [Range(0.0, 1e3)]
+    public double EntropyCoef { get; init; }
+
+    /// <summary>The divergence is weighted by the ratio to the old policy, with its gradient, which makes its estimate unbiased.</summary>
+    public bool UseBiasCorrectionKl { get; init; } = true;
+
+    /// <summary>SAPO's temperature where the advantage is not positive.</summary>
+    [Range(1e-3, 1e3)]
+    public double SapoTemperatureNeg { get; init; } = 1.05;
+
+    /// <summary>SAPO's temperature where the advantage is positive.</summary>
+    [Range(1e-3, 1e3)]
+    public double SapoTemperaturePos { get; init; } = 1;
+
+    /// <summary>Completions that were cut off teach nothing; their rewards still count in their group.</summary>
+    public bool MaskTruncatedCompletions { get; init; }
+}
+
+/// <summary>How tokens are weighed and summed. Each is documented where it is computed.</summary>
+public enum GrpoLossType
+{
+    Grpo,
+    Bnpo,
+    DrGrpo,
+    Dapo,
+    Cispo,
+    Sapo,
+    Luspo,
+}
+
+/// <summary>Whether the ratio to the old policy is a token's or its whole completion's (GSPO).</summary>
+public enum ImportanceSamplingLevel
+{
+    Token,
+    Sequence,
+}
+
+/// <summary>What advantages are divided by: the deviation within the group, over the batch, or nothing.</summary>
+public enum RewardScale
+{
+    Group,
+    Batch,
+    None,
+}

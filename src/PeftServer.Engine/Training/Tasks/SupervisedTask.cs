@@ -1,0 +1,61 @@
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Data;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+using PeftServer.Engine.Training.Objectives;
+
+namespace PeftServer.Engine.Training.Tasks;
+
+/// <summary>
+/// Supervised fine-tuning. A row is one document, or several that are packed: they share a place in the batch, each with positions of its own and
+/// without a view of the others, so packing changes how many documents share a step and nothing else.
+/// </summary>
+internal sealed class SupervisedTask(
+    IReadOnlyList<TrainingRow[]> rows, ITrainingStep step, CausalLanguageModel model, Adapter adapter, SftSettings settings) : TrainingTask
+{
+    public override int Rows => rows.Count;
+
+    public override IEnumerable<long> Lines(int row) => rows[row].Select(document => document.Line);
+
+    /// <summary>Documents put into rows of at most <paramref name="length"/> tokens, those that share a row beside each other.</summary>
+    public static IReadOnlyList<TrainingRow[]> Pack(IReadOnlyList<TrainingRow> documents, int length) =>
+    [
+        .. RowPacker.Pack([.. documents.Select(document => document.InputIds.Length)], length, PackingStrategy.Bfd)
+            .Select(row => row.Select(piece => documents[piece.Document]).ToArray()),
+    ];
+
+    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window)
+    {
+        var batches = window.Select(Batch).ToList();
+        var share = 1.0 / batches.Sum(batch => batch.Targets.Length); // each micro-batch weighs by the tokens that count over the whole window
+        return [.. batches.Select(batch => new MicroBatch(batch.TokenCount, dropout => Train(batch, share, dropout)))];
+    }
+
+    public override (ObjectiveResult Result, double Weight) Evaluate(int[] chosen)
+    {
+        using var scope = NewDisposeScope();
+        var batch = Batch(chosen);
+        var (sum, correct) = SftLoss.Compute(model, [adapter], batch, dropout: null, settings);
+        return (Result(sum, correct, 1.0 / batch.Targets.Length).MoveToOuterDisposeScope(), batch.Targets.Length);
+    }
+
+    public override void AdapterChanged() => step.AdapterChanged();
+
+    public override void Dispose()
+    {
+        step.Dispose();
+        base.Dispose();
+    }
+
+    private ObjectiveResult Train(SftBatch batch, double share, Generator? dropout)
+    {
+        using var scope = NewDisposeScope();
+        var (sum, correct) = step.ForwardBackward(batch, share, dropout);
+        return Result(sum, correct, share).MoveToOuterDisposeScope();
+    }
+
+    private SftBatch Batch(int[] chosen) => SftBatch.Of(chosen.SelectMany(row => rows[row]));
+
+    private static ObjectiveResult Result(Tensor sum, Tensor correct, double share) => new(
+        sum.Times(share), new Dictionary<string, Tensor> { ["mean_token_accuracy"] = correct.to(ScalarType.Float32).Times(share) });
+}

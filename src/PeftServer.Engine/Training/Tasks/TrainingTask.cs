@@ -1,0 +1,43 @@
+using PeftServer.Engine.Native;
+using PeftServer.Engine.Training.Objectives;
+
+namespace PeftServer.Engine.Training.Tasks;
+
+/// <summary>What a run learns from the rows of a file: makes micro-batches of them, and gradients of those.</summary>
+internal abstract class TrainingTask : IDisposable
+{
+    /// <summary>Rows, as batches count them: several documents where they are packed.</summary>
+    public abstract int Rows { get; }
+
+    /// <summary>Lines of the file that a row is of.</summary>
+    public abstract IEnumerable<long> Lines(int row);
+
+    /// <summary>The micro-batches of a step, each of the rows with these numbers.</summary>
+    public abstract IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> rows);
+
+    /// <summary>Loss and metrics of some rows without gradients, as means, and what they weigh among those of other rows.</summary>
+    public abstract (ObjectiveResult Result, double Weight) Evaluate(int[] rows);
+
+    /// <summary>Says that an optimizer has changed the trained weights.</summary>
+    public virtual void AdapterChanged()
+    {
+    }
+
+    public virtual void Dispose()
+    {
+    }
+
+    /// <summary>Adds the gradients of <paramref name="share"/> · loss; gives the shares of loss and metrics, without gradients.</summary>
+    protected static ObjectiveResult Backward(ObjectiveResult result, double share)
+    {
+        using var scope = NewDisposeScope();
+        var loss = result.Loss.Times(share);
+        loss.backward();
+        return new ObjectiveResult(loss.detach(), result.Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Times(share))).MoveToOuterDisposeScope();
+    }
+}
+
+/// <summary>Rows that go through the model together. What the micro-batches of a step give adds up to the step's loss and metrics.</summary>
+/// <param name="TokenCount">Tokens that go through the model.</param>
+/// <param name="ForwardBackward">Adds this micro-batch's gradients; takes what draws dropout.</param>
+internal sealed record MicroBatch(int TokenCount, Func<Generator?, ObjectiveResult> ForwardBackward);

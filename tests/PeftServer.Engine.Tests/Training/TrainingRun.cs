@@ -1,0 +1,67 @@
+using System.Text.Json;
+using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Training;
+
+namespace PeftServer.Engine.Tests.Training;
+
+/// <summary>A run folder with a spec for the sample model and a few rows; it is deleted with this object.</summary>
+internal sealed class TrainingRun : IDisposable
+{
+    private readonly List<TrainingEvent> _events = [];
+
+    public TrainingRun(IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1)
+    {
+        File.WriteAllLines(Path.Combine(Folder, "rows.jsonl"), rows);
+        var arguments = new TrainingArguments { MaxSteps = 6, PerDeviceTrainBatchSize = 2, LearningRate = 5e-3, LrSchedulerType = LearningRateSchedule.Constant, SaveSteps = 2 };
+        Spec = new TrainingSpec
+        {
+            Model = Samples.TinyLlama,
+            ModelName = "tiny-llama",
+            TrainingFile = Path.Combine(Folder, "rows.jsonl"),
+            Peft = new LoraConfig { R = 4, LoraDropout = dropout },
+            Method = method ?? new TrainingMethod(),
+            Training = change?.Invoke(arguments) ?? arguments,
+            Device = "cpu",
+        };
+    }
+
+    public string Folder { get; } = Directory.CreateTempSubdirectory("peftserver-run-").FullName;
+
+    public TrainingSpec Spec { get; init; }
+
+    public string Weights => Path.Combine(Folder, TrainingSpec.AdapterFolder, "adapter_model.safetensors");
+
+    /// <summary>The loss of every step so far.</summary>
+    public IReadOnlyList<double> Losses => [.. Metrics("train_loss")];
+
+    /// <summary>A metric of every step that has it.</summary>
+    public IEnumerable<double> Metrics(string name) =>
+        _events.Where(each => each.Data?.ContainsKey(name) is true).Select(each => each.Data![name].GetDouble());
+
+    public string Messages => string.Join("\n", _events.Select(each => each.Message));
+
+    /// <summary>Writes the spec, for another process.</summary>
+    public string WriteSpec()
+    {
+        var path = Path.Combine(Folder, TrainingSpec.FileName);
+        File.WriteAllText(path, JsonSerializer.Serialize(Spec, PeftJson.Options));
+        return path;
+    }
+
+    /// <summary>Runs on; stops as <paramref name="stop"/> says once <paramref name="steps"/> steps are reported.</summary>
+    public TrainingOutcome Run(int? steps = null, StopRequest stop = StopRequest.None)
+    {
+        var control = new TrainerControl();
+        using var events = new EventLog(Folder, TimeProvider.System, written =>
+        {
+            _events.Add(written);
+            if (written.Type is TrainingEventType.Metrics && written.Data!["step"].GetInt32() == steps)
+            {
+                control.Stop(stop);
+            }
+        });
+        return new Trainer(Spec, Folder, events, control, TimeProvider.System).Run();
+    }
+
+    public void Dispose() => Directory.Delete(Folder, recursive: true);
+}
