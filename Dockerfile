@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Two images from one file:
-#   docker build -f deploy/Dockerfile --target cpu  -t peftserver:cpu .
-#   docker build -f deploy/Dockerfile --target cuda -t peftserver:cuda .
+#   docker build --target cpu  -t peftserver:cpu .
+#   docker build --target cuda -t peftserver:cuda .
 
 FROM mcr.microsoft.com/dotnet/sdk:10.0 AS build
 WORKDIR /source
