@@ -1,3 +1,4 @@
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -45,15 +46,17 @@ public abstract class PretrainedModel : Module, IDisposable
 
     /// <summary>
     /// Loads the model in <paramref name="folder"/> (config.json and safetensors). Weights whose type is right already are views
-    /// of the mapped file. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
+    /// of the mapped file. With <paramref name="quantization"/> each matrix of the blocks is packed as soon as it is there, so that the whole
+    /// is never in memory. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
     /// </summary>
-    public static PretrainedModel Load(string folder, Device device, ScalarType dtype)
+    public static PretrainedModel Load(string folder, Device device, ScalarType dtype, BaseQuantization quantization = BaseQuantization.None)
     {
         var model = Plan(folder);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            checkpoint.Fill(model.Weights(), device, dtype, model.Ignores);
+            var packable = model.PackableWeights(quantization);
+            checkpoint.Fill(model.Weights(), device, dtype, model.Ignores, weight => packable.Contains(weight) ? quantization : BaseQuantization.None);
             return model;
         }
         catch
@@ -61,6 +64,22 @@ public abstract class PretrainedModel : Module, IDisposable
             model.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// The matrices that quantization packs: those of linear maps, but for the output head and what shares its tensor with an embedding. For
+    /// fp8 the first blocks' stay as they are: the stream is still small there, so what 8-bit activations add weighs most.
+    /// </summary>
+    public IReadOnlySet<Weight> PackableWeights(BaseQuantization quantization)
+    {
+        const int Spared = 4;
+        return Sites().OfType<Linear>()
+            .Where(linear => quantization is not BaseQuantization.None && linear.Path != OutputHead)
+            .Where(linear => quantization is not BaseQuantization.Fp8 || Block(linear.Path) is not { } block || block >= Spared)
+            .Select(linear => linear.weight)
+            .Except(Sites().OfType<Embedding>().Select(embedding => embedding.weight)).ToHashSet();
+
+        static int? Block(string path) => path.Split('.').Select(part => int.TryParse(part, out var number) ? number : (int?)null).FirstOrDefault(number => number is not null);
     }
 
     public void Dispose()

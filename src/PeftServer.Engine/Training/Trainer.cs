@@ -2,6 +2,7 @@ using System.Diagnostics;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 
@@ -187,8 +188,9 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private CausalLanguageModel LoadModel(Device device, ScalarType dtype)
     {
-        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}.");
-        return PretrainedModel.Load(spec.Model, device, dtype) as CausalLanguageModel
+        var packed = _arguments.Quantization is BaseQuantization.None ? "" : $", its matrices in {_arguments.Quantization.ToString().ToLowerInvariant()}";
+        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}{packed}.");
+        return PretrainedModel.Load(spec.Model, device, dtype, _arguments.Quantization) as CausalLanguageModel
             ?? throw new TrainingException($"{spec.ModelName} is no causal language model; fine-tuning on text needs one.");
     }
 

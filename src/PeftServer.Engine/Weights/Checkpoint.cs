@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Weights;
 
@@ -46,9 +47,10 @@ public sealed class Checkpoint : IDisposable
 
     /// <summary>
     /// Gives every one of <paramref name="weights"/> its tensor on <paramref name="device"/>, as <paramref name="dtype"/> where it
-    /// is floating-point. Throws when some are missing, or when the checkpoint holds what nobody asked for.
+    /// is floating-point, packed where <paramref name="quantization"/> says so. Throws when some are missing, or when the checkpoint
+    /// holds what nobody asked for.
     /// </summary>
-    public void Fill(IEnumerable<Weight> weights, Device device, ScalarType dtype, Func<string, bool> ignores)
+    public void Fill(IEnumerable<Weight> weights, Device device, ScalarType dtype, Func<string, bool> ignores, Func<Weight, BaseQuantization>? quantization = null)
     {
         var places = _files.Values.SelectMany(file => file.Header.Entries.Keys.Select(name => (name, file))).ToDictionary();
         var missing = new List<string>();
@@ -63,7 +65,15 @@ public sealed class Checkpoint : IDisposable
             using var scope = NewDisposeScope();
             var stored = file.Tensor(weight.Path);
             var wanted = stored.is_floating_point() ? dtype : stored.dtype;
-            weight.Set(stored.to(wanted, device).MoveToOuterDisposeScope());
+            var loaded = stored.to(wanted, device);
+            if (quantization?.Invoke(weight) is { } kind and not BaseQuantization.None)
+            {
+                weight.Set(PackedMatrix.Pack(loaded, kind));
+            }
+            else
+            {
+                weight.Set(loaded.MoveToOuterDisposeScope());
+            }
         }
 
         var unexpected = places.Keys.Where(name => !ignores(name)).ToList();
