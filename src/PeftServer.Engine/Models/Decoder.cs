@@ -29,7 +29,6 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
     public readonly Linear? embed_out;
     private readonly Decoder _decoder;
     private readonly Linear _head;
-    private readonly bool _isTied;
     private readonly string _headName;
     private readonly string _lengthField;
     private readonly KeptScalar? _scale;
@@ -52,8 +51,8 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
                 break;
         }
 
-        _isTied = config.Flag("tie_word_embeddings", head.TiedByDefault);
-        _head = new Linear(decoder.Width, config.VocabSize, head.HasBias, _isTied ? decoder.TokenEmbedding.weight : null);
+        var isTied = config.Flag("tie_word_embeddings", head.TiedByDefault);
+        _head = new Linear(decoder.Width, config.VocabSize, head.HasBias, isTied ? decoder.TokenEmbedding.weight : null);
         _headName = head.Body == nameof(gpt_neox) ? nameof(embed_out) : nameof(lm_head);
         (lm_head, embed_out) = head.Body == nameof(gpt_neox) ? (null, _head) : (_head, (Linear?)null);
         _lengthField = head.LengthField;
@@ -86,7 +85,7 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
         return logits.MoveToOuterDisposeScope();
     }
 
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name) || (_isTied && name == $"{_headName}.weight");
+    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
 }
 
 /// <summary>How a language-modelling head sits on its decoder.</summary>

@@ -37,10 +37,16 @@ public sealed class ForwardBatch : IDisposable
     public Generator? Dropout { get; init; }
 
     /// <summary>
-    /// Whole sequences under one set of adapters: training rows or prompts, positions counting from 0. Sequences attend to
-    /// themselves alone.
+    /// What the sequences of an encoder-decoder's decoder look at: encoded texts, one for each sequence, in their order. Not owned.
     /// </summary>
-    public static ForwardBatch Packed(IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null)
+    public IReadOnlyList<EncodedSource> Sources { get; private init; } = [];
+
+    /// <summary>
+    /// Whole sequences under one set of adapters: training rows or prompts, positions counting from 0. Sequences attend to
+    /// themselves alone, and a decoder's to <paramref name="source"/>, which holds as many texts.
+    /// </summary>
+    public static ForwardBatch Packed(
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, EncodedSource? source = null)
     {
         var starts = new int[sequences.Count + 1];
         for (var i = 0; i < sequences.Count; i++)
@@ -62,6 +68,7 @@ public sealed class ForwardBatch : IDisposable
             tensor(ids, device: device), tensor(positions, device: device), starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts))
         {
             Dropout = dropout,
+            Sources = source is null ? [] : [source],
         };
     }
 
@@ -89,7 +96,10 @@ public sealed class ForwardBatch : IDisposable
         }
 
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
-        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention);
+        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention)
+        {
+            Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
+        };
     }
 
     /// <summary>Hidden states picked for the head, a run of rows for each set of adapters: nothing attends.</summary>
@@ -124,5 +134,8 @@ public sealed class ForwardBatch : IDisposable
     }
 }
 
-/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters);
+/// <summary>
+/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
+/// text.
+/// </summary>
+public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null);

@@ -31,6 +31,9 @@ public static class ModelCatalog
         ["bert"] = Bert,
         ["roberta"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
         ["electra"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
+        ["t5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
+        ["mt5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
+        ["bart"] = (c, head) => head is ModelHead.Seq2SeqLM ? new BartForConditionalGeneration(c) : null,
     };
 
     public static IReadOnlyCollection<string> ModelTypes => Architectures.Keys;

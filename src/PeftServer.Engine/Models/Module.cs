@@ -26,6 +26,13 @@ public abstract class Module
     public IEnumerable<(string Name, Weight Weight)> OwnWeights() =>
         FieldsOf(GetType()).Select(field => (field.Name, field.GetValue(this) as Weight)).Where(entry => entry.Item2 is not null)!;
 
+    /// <summary>
+    /// The names beside its path of each weight that several modules hold. A checkpoint may save a tied weight under any of them.
+    /// </summary>
+    public IEnumerable<(string Name, Weight Weight)> OtherNames() => Modules()
+        .SelectMany(module => module.OwnWeights().Select(entry => (Name: Join(module.Path, entry.Name), entry.Weight)))
+        .Where(entry => entry.Name != entry.Weight.Path);
+
     /// <summary>The module at <paramref name="path"/> below this one; null where there is none.</summary>
     public Module? Find(string path) => Modules().FirstOrDefault(module => module.Path == path);
 

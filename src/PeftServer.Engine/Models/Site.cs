@@ -33,6 +33,9 @@ public abstract class Site : Module
         return batch.Runs is [var all] ? Forward(x, batch, all) : ForwardRuns(x, batch);
     }
 
+    /// <summary>Whether any adapter sits here.</summary>
+    internal bool IsAdapted => _parts.Count > 0;
+
     internal void Attach(Adapter adapter, SiteAdapter part)
     {
         if (!_parts.TryGetValue(adapter, out var parts))

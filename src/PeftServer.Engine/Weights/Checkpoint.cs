@@ -46,22 +46,27 @@ public sealed class Checkpoint : IDisposable
 
     /// <summary>
     /// Gives every one of <paramref name="weights"/> its tensor on <paramref name="device"/>, as <paramref name="dtype"/> where it
-    /// is floating-point. Throws when some are missing, or when the checkpoint holds what nobody asked for.
+    /// is floating-point. One that modules share may be saved under any of its <paramref name="otherNames"/>, or under several if
+    /// their values are the same. Throws when some are missing, or when the checkpoint holds what nobody asked for.
     /// </summary>
-    public void Fill(IEnumerable<Weight> weights, Device device, ScalarType dtype, Func<string, bool> ignores)
+    public void Fill(IEnumerable<Weight> weights, IEnumerable<(string Name, Weight Weight)> otherNames, Device device, ScalarType dtype, Func<string, bool> ignores)
     {
         var places = _files.Values.SelectMany(file => file.Header.Entries.Keys.Select(name => (name, file))).ToDictionary();
+        var names = otherNames.ToLookup(entry => entry.Weight, entry => entry.Name);
         var missing = new List<string>();
         foreach (var weight in weights)
         {
-            if (!places.Remove(weight.Path, out var file))
+            var saved = names[weight].Prepend(weight.Path).Where(places.ContainsKey).ToList();
+            if (saved.Count == 0)
             {
                 missing.Add(weight.Path);
                 continue;
             }
 
             using var scope = NewDisposeScope();
-            var stored = file.Tensor(weight.Path);
+            var stored = places[saved[0]].Tensor(saved[0]);
+            saved.Skip(1).ToList().ForEach(name => CheckSame(stored, saved[0], places[name].Tensor(name), name));
+            saved.ForEach(name => places.Remove(name));
             var wanted = stored.is_floating_point() ? dtype : stored.dtype;
             weight.Set(stored.to(wanted, device).MoveToOuterDisposeScope());
         }
@@ -79,6 +84,15 @@ public sealed class Checkpoint : IDisposable
         foreach (var file in _files.Values)
         {
             file.Dispose();
+        }
+    }
+
+    private static void CheckSame(Tensor tensor, string name, Tensor other, string otherName)
+    {
+        if (!tensor.shape.SequenceEqual(other.shape) || !tensor.eq(other).all().item<bool>())
+        {
+            throw new CheckpointException(
+                $"config.json ties '{otherName}' to '{name}', but the checkpoint holds different values for them. If they are separate, say tie_word_embeddings: false.");
         }
     }
 
