@@ -27,6 +27,12 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>Names that a checkpoint may bring although the model does not use them.</summary>
     protected virtual bool Ignores(string name) => false;
 
+    /// <summary>Name of the body under its head, transformers' <c>base_model_prefix</c>.</summary>
+    protected virtual string BasePrefix => "model";
+
+    /// <summary>Today's name of a tensor that older checkpoints of the architecture name otherwise.</summary>
+    protected virtual string Rename(string name) => name;
+
     public IEnumerable<Site> Sites() => Modules().OfType<Site>();
 
     /// <summary>All parameters, a tied one once.</summary>
@@ -53,7 +59,7 @@ public abstract class PretrainedModel : Module, IDisposable
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            checkpoint.Fill(model.Weights(), model.OtherNames(), device, dtype, model.Ignores);
+            checkpoint.Fill(model.WeightPlan(), device, dtype);
             return model;
         }
         catch
@@ -62,6 +68,25 @@ public abstract class PretrainedModel : Module, IDisposable
             throw;
         }
     }
+
+    /// <summary>What the model wants of a checkpoint.</summary>
+    public WeightPlan WeightPlan() => new()
+    {
+        Weights = [.. Weights()],
+        OtherNames = [.. OtherNames()],
+        Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
+        Rename = name => Rename(LegacyNorm(name)),
+        BasePrefix = BasePrefix,
+        Ignores = Ignores,
+    };
+
+    /// <summary>TensorFlow's names of a norm's parameters, which BERT's first checkpoints have.</summary>
+    private static string LegacyNorm(string name) => name switch
+    {
+        _ when name.EndsWith("LayerNorm.gamma", StringComparison.Ordinal) => $"{name[..^"gamma".Length]}weight",
+        _ when name.EndsWith("LayerNorm.beta", StringComparison.Ordinal) => $"{name[..^"beta".Length]}bias",
+        _ => name,
+    };
 
     public void Dispose()
     {
