@@ -31,8 +31,11 @@ public static class ModelCatalog
         ["bloom"] = (c, head) => WithHead(c, head, new BloomModel(c), new DecoderHead("transformer", TiedByDefault: true, LengthField: "seq_length")),
         ["falcon"] = (c, head) => WithHead(c, head, new FalconModel(c), new DecoderHead("transformer", TiedByDefault: true)),
         ["bert"] = Bert,
-        ["roberta"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
-        ["electra"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
+        ["roberta"] = Roberta,
+        ["electra"] = Electra,
+        ["distilbert"] = DistilBert,
+        ["deberta-v2"] = DebertaV2,
+        ["modernbert"] = ModernBert,
         ["t5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
         ["mt5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
         ["bart"] = (c, head) => head is ModelHead.Seq2SeqLM ? new BartForConditionalGeneration(c) : null,
@@ -69,13 +72,56 @@ public static class ModelCatalog
     private static PretrainedModel? LlamaLike(PretrainedConfig config, ModelHead head, LlamaVariant variant, DecoderHead? causal = null) =>
         WithHead(config, head, new LlamaVariantModel(config, variant), causal ?? new DecoderHead());
 
-    private static PretrainedModel? Bert(PretrainedConfig config, ModelHead head) => head switch
+    private static PretrainedModel? Bert(PretrainedConfig c, ModelHead head) => head switch
     {
-        ModelHead.SequenceClassification => new BertForSequenceClassification(config),
-        ModelHead.TokenClassification => new BertForTokens(config, PredictionKind.Token),
-        ModelHead.QuestionAnswering => new BertForTokens(config, PredictionKind.Span),
-        ModelHead.MaskedLM => new BertForMaskedLM(config),
-        ModelHead.Features => new BertFeatures(config),
+        ModelHead.SequenceClassification => new BertForSequenceClassification(c, new BertModel(c, pools: true)),
+        ModelHead.MaskedLM => new BertForMaskedLM(c, new BertModel(c, pools: false)),
+        _ => OfTokens(c, head, pools => new BertModel(c, pools)),
+    };
+
+    private static PretrainedModel? Roberta(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new RobertaForSequenceClassification(c, new BertModel(c, pools: false)),
+        ModelHead.MaskedLM => new RobertaForMaskedLM(c, new BertModel(c, pools: false)),
+        _ => OfTokens(c, head, pools => new BertModel(c, pools)),
+    };
+
+    private static PretrainedModel? Electra(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new RobertaForSequenceClassification(c, new BertModel(c, pools: false)),
+        ModelHead.MaskedLM => new ElectraForMaskedLM(c, new BertModel(c, pools: false)),
+        _ => OfTokens(c, head, _ => new BertModel(c, pools: false)),
+    };
+
+    private static PretrainedModel? DistilBert(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new DistilBertForSequenceClassification(c, new DistilBertModel(c)),
+        ModelHead.MaskedLM => new DistilBertForMaskedLM(c, new DistilBertModel(c)),
+        _ => OfTokens(c, head, _ => new DistilBertModel(c)),
+    };
+
+    private static PretrainedModel? DebertaV2(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new DebertaV2ForSequenceClassification(c, new DebertaV2Model(c)),
+        ModelHead.MaskedLM when c.Flag("legacy", true) => new BertForMaskedLM(c, new DebertaV2Model(c)),
+        _ => OfTokens(c, head, _ => new DebertaV2Model(c)),
+    };
+
+    private static PretrainedModel? ModernBert(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new ModernBertForClassification(c, new ModernBertModel(c), PredictionKind.Sequence),
+        ModelHead.TokenClassification => new ModernBertForClassification(c, new ModernBertModel(c), PredictionKind.Token),
+        ModelHead.QuestionAnswering => new ModernBertForClassification(c, new ModernBertModel(c), PredictionKind.Span),
+        ModelHead.MaskedLM => new ModernBertForMaskedLM(c, new ModernBertModel(c)),
+        ModelHead.Features => new EncoderFeatures(c, new ModernBertModel(c)),
+        _ => null,
+    };
+
+    private static PretrainedModel? OfTokens(PretrainedConfig c, ModelHead head, Func<bool, Encoder> body) => head switch
+    {
+        ModelHead.TokenClassification => new EncoderForTokens(c, body(false), PredictionKind.Token),
+        ModelHead.QuestionAnswering => new EncoderForTokens(c, body(false), PredictionKind.Span),
+        ModelHead.Features => new EncoderFeatures(c, body(true)),
         _ => null,
     };
 
