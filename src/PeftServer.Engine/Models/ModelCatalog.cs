@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -43,7 +44,19 @@ public static class ModelCatalog
 
     public static IReadOnlyCollection<string> ModelTypes => Architectures.Keys;
 
-    internal static PretrainedModel Create(PretrainedConfig config)
+    /// <summary>The head that a task needs; null where it needs none in particular.</summary>
+    public static ModelHead? HeadFor(TaskType? task) => task switch
+    {
+        TaskType.CausalLm => ModelHead.CausalLM,
+        TaskType.Seq2SeqLm => ModelHead.Seq2SeqLM,
+        TaskType.SequenceClassification => ModelHead.SequenceClassification,
+        TaskType.TokenClassification => ModelHead.TokenClassification,
+        TaskType.QuestionAnswering => ModelHead.QuestionAnswering,
+        TaskType.FeatureExtraction => ModelHead.Features,
+        _ => null,
+    };
+
+    internal static PretrainedModel Create(PretrainedConfig config, ModelHead? wanted = null)
     {
         if (!Architectures.TryGetValue(config.ModelType, out var create))
         {
@@ -51,12 +64,12 @@ public static class ModelCatalog
                 $"config.json: model_type '{config.ModelType}' is not supported. Supported: {string.Join(", ", Architectures.Keys.Order(StringComparer.Ordinal))}.");
         }
 
-        var head = HeadOf(config);
-        return create(config, head) ?? throw config.Unsupported("architectures", string.Join(", ", config.Architectures));
+        var head = wanted ?? HeadOf(config);
+        return create(config, head) ?? throw new CheckpointException($"config.json: model_type '{config.ModelType}' is not supported with the head {head}.");
     }
 
     /// <summary>The head that <c>architectures</c> names; a config that names none is a causal language model.</summary>
-    private static ModelHead HeadOf(PretrainedConfig config) => config.Architectures switch
+    internal static ModelHead HeadOf(PretrainedConfig config) => config.Architectures switch
     {
         [] => ModelHead.CausalLM,
         [var name, ..] when name.EndsWith("ForCausalLM", StringComparison.Ordinal) || name.EndsWith("LMHeadModel", StringComparison.Ordinal) => ModelHead.CausalLM,
@@ -125,11 +138,16 @@ public static class ModelCatalog
         _ => null,
     };
 
+    /// <summary>The first relatives of Llama that answered questions named their body otherwise, and still do.</summary>
+    private static string AnswersBody(PretrainedConfig config, string body) => config.ModelType is "llama" or "qwen2" or "qwen3" or "qwen3_moe" ? "transformer" : body;
+
     private static PretrainedModel? WithHead(PretrainedConfig config, ModelHead head, Decoder decoder, DecoderHead causal) => head switch
     {
         ModelHead.CausalLM => new DecoderForCausalLM(config, decoder, causal),
-        ModelHead.SequenceClassification when causal.Body is "model" or "transformer" => new DecoderForSequenceClassification(config, decoder, causal.Body),
-        ModelHead.TokenClassification when causal.Body is "model" or "transformer" => new DecoderForTokenClassification(config, decoder, causal.Body),
+        ModelHead.SequenceClassification => new DecoderForClassification(config, decoder, causal.Body, PredictionKind.Sequence),
+        ModelHead.TokenClassification => new DecoderForClassification(config, decoder, causal.Body, PredictionKind.Token),
+        ModelHead.QuestionAnswering => new DecoderForClassification(config, decoder, AnswersBody(config, causal.Body), PredictionKind.Span),
+        ModelHead.Features => new DecoderFeatures(config, decoder, causal.Body),
         _ => null,
     };
 }
