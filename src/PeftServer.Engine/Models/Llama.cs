@@ -58,7 +58,7 @@ internal sealed class LlamaModel : Module
     {
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
-        var angle = Rotary.At(batch.Positions, x.dtype);
+        var angle = Rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
             x = layer.Forward(x, angle, batch);

@@ -120,8 +120,8 @@ internal sealed class LlamaVariantModel : Decoder
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
         x = _embeddingScale is null ? x : x.mul(_embeddingScale);
-        var angle = _rotary.At(batch.Positions, x.dtype);
-        var local = _localRotary?.At(batch.Positions, x.dtype);
+        var angle = _rotary.At(batch, x.dtype);
+        var local = _localRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
         {
             x = layers[i].Forward(x, _variant.Window(i) is null ? angle : local ?? angle, batch);

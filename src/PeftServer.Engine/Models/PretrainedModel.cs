@@ -52,6 +52,7 @@ public abstract class PretrainedModel : Module, IDisposable
     {
         var model = ModelCatalog.Create(config, head);
         model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
+        config.RefuseUnread();
         model.Name();
         return model;
     }
