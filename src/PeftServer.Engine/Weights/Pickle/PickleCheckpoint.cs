@@ -6,7 +6,7 @@ namespace PeftServer.Engine.Weights;
 
 /// <summary>
 /// The tensors of a folder with PyTorch's <c>.bin</c> files, as <c>torch.save</c> has written them since 1.6: archives of a pickle and
-/// of raw storages. Tensors are all that is read; see <see cref="PickleReader"/>.
+/// of raw storages. Tensors are all that is read; see <see cref="StateDictReader"/>.
 /// </summary>
 public sealed class PickleCheckpoint : Checkpoint
 {
@@ -17,7 +17,7 @@ public sealed class PickleCheckpoint : Checkpoint
     private const long MaxProgramBytes = 256_000_000;
 
     private readonly List<ZipArchive> _archives = [];
-    private readonly Dictionary<string, (ZipArchive Archive, string Root, PickledTensor Tensor)> _tensors = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, (ZipArchive Archive, string Root, StorageView Tensor)> _tensors = new(StringComparer.Ordinal);
 
     private PickleCheckpoint(string folder, IEnumerable<string> names)
     {
@@ -46,6 +46,9 @@ public sealed class PickleCheckpoint : Checkpoint
     /// <summary>Opens the files in <paramref name="folder"/>. Throws <see cref="CheckpointException"/>.</summary>
     public static new PickleCheckpoint Open(string folder) =>
         new(folder, File.Exists(Path.Combine(folder, SingleFile)) ? [SingleFile] : SafetensorsCheckpoint.Shards(folder, Index));
+
+    /// <summary>Opens one such file. Throws <see cref="CheckpointException"/>.</summary>
+    public static PickleCheckpoint OpenFile(string path) => new(Path.GetDirectoryName(Path.GetFullPath(path))!, [Path.GetFileName(path)]);
 
     public override unsafe Tensor Tensor(string name)
     {
@@ -112,7 +115,7 @@ public sealed class PickleCheckpoint : Checkpoint
             throw Fault($"{Path.GetFileName(path)}: its byte order is '{endian}'");
         }
 
-        foreach (var (name, tensor) in new PickleReader(Bytes(pickle), Path.GetFileName(path)).Read())
+        foreach (var (name, tensor) in new StateDictReader(Bytes(pickle), Path.GetFileName(path)).Read())
         {
             if (!_tensors.TryAdd(name, (archive, root, tensor)))
             {

@@ -4,13 +4,13 @@ using System.Text;
 namespace PeftServer.Engine.Weights.Pickle;
 
 /// <summary>A tensor of a pickle: a view of a storage, which is a file of the archive.</summary>
-internal sealed record PickledTensor(string Storage, ScalarType Dtype, long StorageLength, long Offset, IReadOnlyList<long> Shape, IReadOnlyList<long> Strides);
+internal sealed record StorageView(string Storage, ScalarType Dtype, long StorageLength, long Offset, IReadOnlyList<long> Shape, IReadOnlyList<long> Strides);
 
 /// <summary>
 /// Reads the pickle of a state dict: names and tensors. A pickle is a program, and a stranger's; this runs the few instructions that
 /// torch.save writes for tensors, knows the few functions that put a tensor together, and refuses everything else. Nothing is called.
 /// </summary>
-internal sealed class PickleReader(byte[] program, string file)
+internal sealed class StateDictReader(byte[] program, string file)
 {
     private const int MaxDepth = 100_000;
 
@@ -41,17 +41,17 @@ internal sealed class PickleReader(byte[] program, string file)
     private sealed record Storage(ScalarType Dtype, string Key, long Length);
 
     /// <summary>The tensors by name. Throws <see cref="CheckpointException"/> for a pickle that holds anything else.</summary>
-    public Dictionary<string, PickledTensor> Read()
+    public Dictionary<string, StorageView> Read()
     {
         if (Run() is not Dictionary<object, object?> dictionary)
         {
             throw Fault("it holds no dictionary of tensors");
         }
 
-        var tensors = new Dictionary<string, PickledTensor>(StringComparer.Ordinal);
+        var tensors = new Dictionary<string, StorageView>(StringComparer.Ordinal);
         foreach (var (key, value) in dictionary)
         {
-            if (key is not string name || value is not PickledTensor tensor)
+            if (key is not string name || value is not StorageView tensor)
             {
                 throw Fault($"'{key}' is no tensor");
             }
@@ -192,12 +192,12 @@ internal sealed class PickleReader(byte[] program, string file)
     {
         (Global { Name: "collections.OrderedDict" }, object?[] { Length: 0 }) => new Dictionary<object, object?>(),
         (Global { Name: "torch.Size" }, object?[] and [object?[] sizes]) => sizes,
-        (Global { Name: "torch._utils._rebuild_parameter" }, object?[] and [PickledTensor tensor, ..]) => tensor,
+        (Global { Name: "torch._utils._rebuild_parameter" }, object?[] and [StorageView tensor, ..]) => tensor,
         (Global { Name: "torch._utils._rebuild_tensor_v2" }, object?[] and [Storage storage, long offset, object?[] shape, object?[] strides, ..]) => View(storage, offset, shape, strides),
         _ => throw Fault("it calls what is no tensor"),
     };
 
-    private PickledTensor View(Storage storage, long offset, object?[] shape, object?[] strides)
+    private StorageView View(Storage storage, long offset, object?[] shape, object?[] strides)
     {
         if (shape.Length != strides.Length || shape.Length > 8 || !shape.Concat(strides).All(number => number is >= 0L and <= int.MaxValue * 64L))
         {
@@ -212,7 +212,7 @@ internal sealed class PickleReader(byte[] program, string file)
         }
 
         return offset >= 0 && (sizes.Contains(0) || last < storage.Length)
-            ? new PickledTensor(storage.Key, storage.Dtype, storage.Length, offset, sizes, steps)
+            ? new StorageView(storage.Key, storage.Dtype, storage.Length, offset, sizes, steps)
             : throw Fault("a tensor reaches beyond its storage");
     }
 
