@@ -27,7 +27,7 @@ internal sealed class T5Positions(int buckets, int farthest, bool bidirectional)
 
         using var scope = NewDisposeScope();
         using var rows = ForwardBatch.Heads([new AdapterRun(batch.Runs[0].Adapters, 0, buckets)], batch.Ids.device);
-        var scores = table.Forward(arange(buckets, dtype: ScalarType.Int64, device: batch.Ids.device), rows); // [buckets, H]
+        var scores = table.Forward(tensor(Enumerable.Range(0, buckets).Select(row => (long)row).ToArray(), device: batch.Ids.device), rows); // [buckets, H]
         return new T5PositionBias(this, scores.MoveToOuterDisposeScope(), bidirectional);
     }
 
@@ -52,7 +52,9 @@ internal sealed class T5Positions(int buckets, int farthest, bool bidirectional)
 }
 
 /// <summary>T5's relative positions in one forward pass: computed once for each pair of lengths, used by every layer.</summary>
+/// <param name="positions">How distances fall into buckets.</param>
 /// <param name="scores">[buckets, H].</param>
+/// <param name="bidirectional">Whether tokens see those after them.</param>
 internal sealed class T5PositionBias(T5Positions positions, Tensor scores, bool bidirectional) : AttentionBias, IDisposable
 {
     private readonly Dictionary<(long Queries, long Keys), Tensor> _made = [];
