@@ -48,6 +48,9 @@ public abstract class Adapter : IDisposable
     public string TrainableSummary => FormattableString.Invariant(
         $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
 
+    /// <summary>Writes <see cref="TrainableSummary"/>, to the console where no writer is given.</summary>
+    public void PrintTrainableParameters(TextWriter? writer = null) => (writer ?? Console.Out).WriteLine(TrainableSummary);
+
     /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
     public void Initialize(int seed)
     {

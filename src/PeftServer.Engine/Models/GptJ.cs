@@ -27,7 +27,7 @@ internal sealed class GptJModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = wte.Forward(batch.Ids, batch); // [n, width]
-        var angle = _rotary.At(batch.Positions, x.dtype);
+        var angle = _rotary.At(batch, x.dtype);
         foreach (var block in h)
         {
             x = block.Forward(x, angle, batch);

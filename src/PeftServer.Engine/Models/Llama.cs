@@ -33,8 +33,7 @@ public sealed class LlamaForCausalLM : CausalLanguageModel
 
     public override Tensor Logits(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch);
 
-    protected override bool Ignores(string name) =>
-        name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) || (IsTied && name == "lm_head.weight");
+    protected override bool Ignores(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal);
 }
 
 /// <summary>The decoder stack.</summary>
@@ -59,7 +58,7 @@ internal sealed class LlamaModel : Module
     {
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
-        var angle = Rotary.At(batch.Positions, x.dtype);
+        var angle = Rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
             x = layer.Forward(x, angle, batch);

@@ -12,9 +12,25 @@ internal static class LlamaVariants
 
     public static LlamaVariant Mistral(PretrainedConfig c) => Base(c) with { Window = Everywhere(c) };
 
+    public static LlamaVariant Mixtral(PretrainedConfig c)
+    {
+        RefuseNumber(c, "router_jitter_noise");
+        var experts = new ExpertShape(c.Int("hidden_size"), c.Int("intermediate_size"), c.Int("num_local_experts", 8), c.Int("num_experts_per_tok", 2), true, ExpertShape.MixtralNames);
+        return Mistral(c) with { Experts = _ => experts };
+    }
+
     public static LlamaVariant Qwen2(PretrainedConfig c) => Base(c) with { QkvBias = true, Window = Qwen(c) };
 
     public static LlamaVariant Qwen3(PretrainedConfig c) => Llama(c) with { QkNorm = QkNorm.Head, Window = Qwen(c), MlpBias = false };
+
+    public static LlamaVariant Qwen3Moe(PretrainedConfig c)
+    {
+        var (step, dense) = (c.Int("decoder_sparse_step", 1), c.Ints("mlp_only_layers"));
+        var count = c.Int("num_local_experts", c.Int("num_experts", 128));
+        var experts = new ExpertShape(
+            c.Int("hidden_size"), c.Int("moe_intermediate_size", 768), count, c.Int("num_experts_per_tok", 8), c.Flag("norm_topk_prob", false), ExpertShape.QwenNames);
+        return Qwen3(c) with { Experts = index => count > 0 && !dense.Contains(index) && (index + 1) % step == 0 ? experts : null };
+    }
 
     public static LlamaVariant Granite(PretrainedConfig c) => Llama(c) with
     {
@@ -57,6 +73,8 @@ internal static class LlamaVariants
     public static LlamaVariant StarCoder2(PretrainedConfig c)
     {
         var (eps, bias) = (c.Number("norm_epsilon", 1e-5), c.Flag("use_bias", true));
+        c.Require("mlp_type", "default", "default");
+        c.Require("norm_type", "layer_norm", "layer_norm");
         return Base(c, "gelu_pytorch_tanh") with
         {
             Norm = width => new LayerNorm(width, eps),
@@ -158,6 +176,7 @@ internal static class LlamaVariants
     private static Func<int, int?> Qwen(PretrainedConfig c)
     {
         var from = c.Int("max_window_layers", 28);
+        _ = (c.Texts("layer_types"), c.Has("sliding_window")); // they say nothing where no layer slides
         return c.Flag("use_sliding_window", false) ? ByType(c, index => index >= from, null) : _ => null;
     }
 
@@ -173,6 +192,14 @@ internal static class LlamaVariants
         return types.Count > 0 && types.Count != c.Int("num_hidden_layers")
             ? throw c.Unsupported("layer_types", $"a list of {types.Count}")
             : index => (types.Count > 0 ? types[index] == "sliding_attention" : slides(index)) ? window : null;
+    }
+
+    private static void RefuseNumber(PretrainedConfig c, string field)
+    {
+        if (c.Number(field, 0) is var value && value != 0)
+        {
+            throw c.Unsupported(field, value);
+        }
     }
 
     private static void Refuse(PretrainedConfig c, string flag)

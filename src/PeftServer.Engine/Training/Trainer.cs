@@ -190,7 +190,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     {
         var packed = _arguments.Quantization is BaseQuantization.None ? "" : $", its matrices in {_arguments.Quantization.ToString().ToLowerInvariant()}";
         events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}{packed}.");
-        return PretrainedModel.Load(spec.Model, device, dtype, _arguments.Quantization) as CausalLanguageModel
+        return PretrainedModel.Load(spec.Model, device, dtype, quantization: _arguments.Quantization) as CausalLanguageModel
             ?? throw new TrainingException($"{spec.ModelName} is no causal language model; fine-tuning on text needs one.");
     }
 
