@@ -12,29 +12,41 @@ internal sealed class CausalCase : IModelCase
     private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model) = (golden, model);
 
     /// <summary>Fails, saying so, for a kind of case that nothing here computes.</summary>
-    public static IModelCase Of(Golden golden, PretrainedModel model)
+    public static IModelCase Of(Golden golden, PretrainedModel model, bool keepsPadding = false)
     {
         var kind = golden.Meta.GetProperty("kind").GetString();
         return (kind, model) switch
         {
-            ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal),
+            ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal) { KeepsPadding = keepsPadding },
             ("seq2seq", Seq2SeqLanguageModel seq2seq) => new Seq2SeqCase(golden, seq2seq),
             ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier),
             _ => throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet."),
         };
     }
 
+    /// <summary>
+    /// Padding goes through the model like any token, as it does in PEFT, where a method looks at all tokens of a batch together (Lily's
+    /// mean of routes, VeLoRA's mean direction).
+    /// </summary>
+    public bool KeepsPadding { get; init; }
+
     /// <summary>Logits at every token against the tensor <paramref name="name"/>; the loss too where the case has one for it.</summary>
     public void CheckForward(string name, IReadOnlyList<Adapter> adapters, double tolerance = 1e-4)
     {
         using var scope = NewDisposeScope();
         using var frozen = no_grad();
-        var (rows, places) = _golden.Rows();
-        using var batch = ForwardBatch.Packed(rows, adapters, CPU);
+        var (rows, places) = Rows();
+        using var batch = Batch(rows, adapters);
 
         var logits = _model.Logits(_model.Hidden(batch), batch);
 
         var expected = _golden[name].flatten(0, 1).index_select(0, tensor(places.SelectMany(at => at).ToArray()));
+        if (KeepsPadding)
+        {
+            var kept = _golden["attention_mask"].flatten().nonzero().flatten();
+            (logits, expected) = (logits.index_select(0, kept), expected.index_select(0, kept));
+        }
+
         Golden.ShouldAgree(name, logits, expected, tolerance);
         if (name == "logits")
         {
@@ -68,9 +80,32 @@ internal sealed class CausalCase : IModelCase
     /// <summary>One training forward: the loss under <paramref name="adapters"/>, with gradients.</summary>
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
-        var (rows, places) = _golden.Rows();
-        using var batch = ForwardBatch.Packed(rows, adapters, CPU);
+        var (rows, places) = Rows();
+        using var batch = Batch(rows, adapters);
         return Loss(_model.Logits(_model.Hidden(batch), batch), places);
+    }
+
+    private (List<int[]> Rows, List<long[]> Places) Rows()
+    {
+        if (!KeepsPadding)
+        {
+            return _golden.Rows();
+        }
+
+        using var scope = NewDisposeScope();
+        using var all = ones_like(_golden["attention_mask"]);
+        return _golden.Rows(all);
+    }
+
+    private ForwardBatch Batch(List<int[]> rows, IReadOnlyList<Adapter> adapters)
+    {
+        var batch = ForwardBatch.Packed(rows, adapters, CPU);
+        if (KeepsPadding)
+        {
+            batch.Attention = new PaddedAttention(_golden["attention_mask"]);
+        }
+
+        return batch;
     }
 
     /// <summary>Eight greedy tokens with a cache, end-of-sequence (id 1) left out, for all prompts in one batch.</summary>

@@ -27,11 +27,14 @@ internal sealed class Golden : IDisposable
     public Tensor this[string name] => _file.Tensor(name);
 
     /// <summary>The rows of a padded batch without their padding, and where their tokens stood in it.</summary>
-    public (List<int[]> Rows, List<long[]> Places) Rows(string ids = "input_ids", string mask = "attention_mask")
+    public (List<int[]> Rows, List<long[]> Places) Rows(string ids = "input_ids", string mask = "attention_mask") => Rows(this[mask], ids);
+
+    /// <summary>The same for a mask of one's own.</summary>
+    public (List<int[]> Rows, List<long[]> Places) Rows(Tensor mask, string ids = "input_ids")
     {
         using var scope = NewDisposeScope();
         var (rows, places) = (new List<int[]>(), new List<long[]>());
-        var (width, tokens, kept) = (this[ids].size(1), this[ids].data<long>().ToArray(), this[mask].data<long>().ToArray());
+        var (width, tokens, kept) = (this[ids].size(1), this[ids].data<long>().ToArray(), mask.data<long>().ToArray());
         for (var start = 0L; start < tokens.Length; start += width)
         {
             var at = Enumerable.Range(0, (int)width).Select(i => start + i).Where(i => kept[i] != 0).ToArray();

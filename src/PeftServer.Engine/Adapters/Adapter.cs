@@ -31,10 +31,17 @@ public abstract class Adapter : IDisposable
 
     /// <summary>Everything that is saved, by its key in the file.</summary>
     public IEnumerable<(string Key, Weight Weight)> State =>
-        Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => ($"{Prefix}{entry.Site.Path}.{state.Name}", state.Weight))));
+        Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => (KeyOf(entry.Site, state.Name), state.Weight))));
+
+    /// <summary>What goes into a file, by its key there; tensors made for it belong to the caller's scope.</summary>
+    internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => State.Select(entry => (entry.Key, entry.Weight.Value));
+
+    /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
+    internal virtual IEnumerable<(string Name, Tensor Tensor)> TrainingState =>
+        State.Where(entry => entry.Weight.IsBuffer).Select(entry => (entry.Key, entry.Weight.Value));
 
     /// <summary>What an optimizer changes.</summary>
-    public IEnumerable<Weight> Trainable => State.Select(entry => entry.Weight).Where(weight => weight.Trainable);
+    public IEnumerable<Weight> Trainable => State.Select(entry => entry.Weight).Where(weight => weight.Trainable).Distinct();
 
     public long TrainableCount => Trainable.Sum(weight => weight.ElementCount);
 
@@ -42,7 +49,7 @@ public abstract class Adapter : IDisposable
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
     public long TotalCount => Model.ParameterCount + Counted(Shared)
-        + _parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).Sum(entry => Counted(entry.Part.State));
+        + Counted(_parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).SelectMany(entry => entry.Part.State));
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(
@@ -98,6 +105,22 @@ public abstract class Adapter : IDisposable
         }
     }
 
+    /// <summary>What the method adds to the loss of a step: a scalar with gradients, or null.</summary>
+    public virtual Tensor? Regularization() => null;
+
+    /// <summary>Called after the optimizer's step number <paramref name="step"/>, from 0, while its gradients are still there.</summary>
+    public virtual void AfterStep(int step)
+    {
+    }
+
+    /// <summary>This adapter, or one that does the same and loads where only its files are; whoever gets another disposes of it.</summary>
+    internal virtual Adapter Portable() => this;
+
+    /// <summary>Says that training begins, of <paramref name="totalSteps"/> steps in all.</summary>
+    public virtual void BeginTraining(int totalSteps)
+    {
+    }
+
     /// <summary>
     /// Folds the adapter into the weights of its model. Afterwards the adapter is detached and the model computes what both did.
     /// Throws <see cref="NotSupportedException"/> before anything changes where a part cannot be merged.
@@ -106,7 +129,7 @@ public abstract class Adapter : IDisposable
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
-        _parts.ForEach(entry => RefuseTied(entry.Site));
+        _parts.Where(entry => !entry.Part.MergesIntoTied).ToList().ForEach(entry => RefuseTied(entry.Site));
         var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
@@ -153,7 +176,7 @@ public abstract class Adapter : IDisposable
     {
         foreach (var (name, weight) in part.State)
         {
-            weight.Path = $"{Prefix}{site.Path}.{name}";
+            weight.Path = weight.Path.Length == 0 ? KeyOf(site, name) : weight.Path; // a shared one keeps its first
         }
 
         site.Attach(this, part);
@@ -169,7 +192,11 @@ public abstract class Adapter : IDisposable
         }
     }
 
-    private static long Counted(IEnumerable<(string, Weight Weight)> state) => state.Where(entry => !entry.Weight.IsBuffer).Sum(entry => entry.Weight.ElementCount);
+    private static long Counted(IEnumerable<(string, Weight Weight)> state) =>
+        state.Select(entry => entry.Weight).Where(weight => !weight.IsBuffer).Distinct().Sum(weight => weight.ElementCount);
+
+    /// <summary>A parameter's weights are saved under the module that holds it.</summary>
+    internal static string KeyOf(Site site, string name) => $"{Prefix}{(site is Parameter parameter ? parameter.ModulePath : site.Path)}.{name}";
 
     private static Tensor DenseWeight(Site site) => site is Projection projection ? projection.DenseWeight() : site.Weight.Value;
 

@@ -25,6 +25,7 @@ using PeftServer.Engine.Adapters.RandLora;
 using PeftServer.Engine.Adapters.Road;
 using PeftServer.Engine.Adapters.Shira;
 using PeftServer.Engine.Adapters.Supertuning;
+using PeftServer.Engine.Adapters.TrainableTokens;
 using PeftServer.Engine.Adapters.Vblora;
 using PeftServer.Engine.Adapters.Vera;
 using PeftServer.Engine.Adapters.WaveFt;
@@ -60,6 +61,7 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(RoadConfig), "ROAD")]
 [JsonDerivedType(typeof(ShiraConfig), "SHIRA")]
 [JsonDerivedType(typeof(SupertuningConfig), "SUPERTUNING")]
+[JsonDerivedType(typeof(TrainableTokensConfig), "TRAINABLE_TOKENS")]
 [JsonDerivedType(typeof(VbloraConfig), "VBLORA")]
 [JsonDerivedType(typeof(VeraConfig), "VERA")]
 [JsonDerivedType(typeof(WaveFtConfig), "WAVEFT")]
@@ -100,6 +102,16 @@ public abstract record AdapterConfig
     /// <see cref="AdapterException"/> when the settings do not fit the model.
     /// </summary>
     public abstract Adapter CreateAdapter(PretrainedModel model);
+
+    /// <summary>Whether the method starts from what the model makes of the training data: <see cref="CreateCalibrated"/>.</summary>
+    [JsonIgnore]
+    internal virtual bool NeedsCalibration => false;
+
+    /// <summary>
+    /// Makes an adapter on a loaded model from what the model makes of <paramref name="data"/>. Its settings may differ from these (ranks that
+    /// went where they explain most); its weights are still to be drawn by <see cref="Adapter.Initialize"/>.
+    /// </summary>
+    internal virtual Adapter CreateCalibrated(PretrainedModel model, CalibrationData data) => CreateAdapter(model);
 
     /// <summary>What is wrong with these settings whatever the model: field and remedy. Attributes are checked already.</summary>
     public virtual IEnumerable<ValidationResult> Validate() => [];

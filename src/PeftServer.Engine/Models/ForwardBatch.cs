@@ -31,7 +31,13 @@ public sealed class ForwardBatch : IDisposable
     /// <summary>The adapters of each run of tokens, in order, covering all of them.</summary>
     public IReadOnlyList<AdapterRun> Runs { get; }
 
-    public AttentionBackend Attention { get; }
+    public AttentionBackend Attention { get; internal set; }
+
+    /// <summary>The ids of each sequence in this batch, where it holds tokens rather than rows for a head.</summary>
+    internal IReadOnlyList<IReadOnlyList<int>> Sequences { get; private init; } = [];
+
+    /// <summary>What is kept of each sequence's past; empty where sequences are whole.</summary>
+    internal IReadOnlyList<KeyValueCache> Caches { get; private init; } = [];
 
     /// <summary>Draws what is dropped in training; null outside of it.</summary>
     public Generator? Dropout { get; init; }
@@ -68,6 +74,7 @@ public sealed class ForwardBatch : IDisposable
             tensor(ids, device: device), tensor(positions, device: device), starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts))
         {
             Dropout = dropout,
+            Sequences = sequences,
             Sources = source is null ? [] : [source],
         };
     }
@@ -98,6 +105,8 @@ public sealed class ForwardBatch : IDisposable
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
         return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention)
         {
+            Sequences = [.. sequences.Select(sequence => sequence.Tokens)],
+            Caches = [.. sequences.Select(sequence => sequence.Cache)],
             Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
         };
     }
