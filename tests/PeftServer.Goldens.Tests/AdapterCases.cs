@@ -130,7 +130,8 @@ public sealed class AdapterCases
             var saved = SavedName(name["grad.".Length..]);
 
             // PEFT lists what modules share under the first of them; it is saved once, at the root.
-            var weight = weights.GetValueOrDefault(saved) ?? weights[$"base_model.{saved[(saved.LastIndexOf('.') + 1)..]}"];
+            var weight = weights.GetValueOrDefault(saved) ?? weights.First(entry =>
+                entry.Key.StartsWith("base_model.", StringComparison.Ordinal) && saved.EndsWith(entry.Key["base_model".Length..], StringComparison.Ordinal)).Value;
             Golden.ShouldAgree(name, weight.Value.grad!, golden[name], 1e-3);
         }
     }

@@ -50,6 +50,11 @@ internal sealed class Golden : IDisposable
     {
         using var scope = NewDisposeScope();
         expected.shape.ShouldBe(actual.shape);
+        if (expected.numel() == 0)
+        {
+            return 0; // a module that AdaLoRA left without ranks
+        }
+
         var (a, b) = (actual.to(ScalarType.Float64), expected.to(ScalarType.Float64));
         var difference = a.Minus(b).abs().max().item<double>();
         return difference == 0 ? 0 : difference / b.abs().max().item<double>();

@@ -33,6 +33,9 @@ public abstract class Adapter : IDisposable
     public IEnumerable<(string Key, Weight Weight)> State =>
         Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => (KeyOf(entry.Site, state.Name), state.Weight))));
 
+    /// <summary>The settings that go into a file.</summary>
+    internal virtual AdapterConfig SavedConfig => Config;
+
     /// <summary>What goes into a file, by its key there; tensors made for it belong to the caller's scope.</summary>
     internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => State.Select(entry => (entry.Key, entry.Weight.Value));
 
@@ -48,8 +51,11 @@ public abstract class Adapter : IDisposable
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public long TotalCount => Model.ParameterCount + Counted(Shared)
+    public long TotalCount => Model.ParameterCount + UnsavedCount + Counted(Shared)
         + Counted(_parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).SelectMany(entry => entry.Part.State));
+
+    /// <summary>Parameters that PEFT has beside those of <see cref="State"/>.</summary>
+    protected virtual long UnsavedCount => 0;
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(

@@ -23,7 +23,7 @@ public static class AdapterFile
         Directory.CreateDirectory(folder);
         using var scope = NewDisposeScope();
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.SavedState.ToDictionary(entry => entry.Key, entry => entry.Value));
-        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
+        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.SavedConfig, baseModelName));
     }
 
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
@@ -155,7 +155,7 @@ public static class AdapterFile
 
         foreach (var (key, entry) in header.Entries)
         {
-            if (!entry.Shape.SequenceEqual(wanted[key].Shape))
+            if (!wanted[key].IsNominal && !entry.Shape.SequenceEqual(wanted[key].Shape))
             {
                 throw new CheckpointException(
                     $"{WeightsName}: '{key}' has the shape [{string.Join(", ", entry.Shape)}]; this model needs [{string.Join(", ", wanted[key].Shape)}].");
