@@ -5,6 +5,8 @@ using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters.Beft;
 using PeftServer.Engine.Adapters.Boft;
 using PeftServer.Engine.Adapters.C3a;
+using PeftServer.Engine.Adapters.Cartridge;
+using PeftServer.Engine.Adapters.Cpt;
 using PeftServer.Engine.Adapters.Deft;
 using PeftServer.Engine.Adapters.Delora;
 using PeftServer.Engine.Adapters.FourierFt;
@@ -18,8 +20,12 @@ using PeftServer.Engine.Adapters.Loha;
 using PeftServer.Engine.Adapters.Lokr;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Adapters.Miss;
+using PeftServer.Engine.Adapters.MultitaskPromptTuning;
 using PeftServer.Engine.Adapters.Oft;
+using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.Peanut;
+using PeftServer.Engine.Adapters.PrefixTuning;
+using PeftServer.Engine.Adapters.PromptTuning;
 using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Adapters.RandLora;
 using PeftServer.Engine.Adapters.Road;
@@ -40,6 +46,8 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
 [JsonDerivedType(typeof(BoftConfig), "BOFT")]
 [JsonDerivedType(typeof(C3aConfig), "C3A")]
+[JsonDerivedType(typeof(CartridgeConfig), "CARTRIDGE")]
+[JsonDerivedType(typeof(CptConfig), "CPT")]
 [JsonDerivedType(typeof(DeftConfig), "DEFT")]
 [JsonDerivedType(typeof(DeloraConfig), "DELORA")]
 [JsonDerivedType(typeof(FourierFtConfig), "FOURIERFT")]
@@ -53,9 +61,13 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(LokrConfig), "LOKR")]
 [JsonDerivedType(typeof(LoraConfig), "LORA")]
 [JsonDerivedType(typeof(MissConfig), "MISS")]
+[JsonDerivedType(typeof(MultitaskPromptTuningConfig), "MULTITASK_PROMPT_TUNING")]
 [JsonDerivedType(typeof(OftConfig), "OFT")]
 [JsonDerivedType(typeof(PeanutConfig), "PEANUT")]
+[JsonDerivedType(typeof(PrefixTuningConfig), "PREFIX_TUNING")]
+[JsonDerivedType(typeof(PromptTuningConfig), "PROMPT_TUNING")]
 [JsonDerivedType(typeof(PveraConfig), "PVERA")]
+[JsonDerivedType(typeof(PTuningConfig), "P_TUNING")]
 [JsonDerivedType(typeof(RandLoraConfig), "RANDLORA")]
 [JsonDerivedType(typeof(RoadConfig), "ROAD")]
 [JsonDerivedType(typeof(ShiraConfig), "SHIRA")]

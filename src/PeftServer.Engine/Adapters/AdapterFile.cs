@@ -21,6 +21,7 @@ public static class AdapterFile
     public static void Save(Adapter adapter, string folder, string baseModelName)
     {
         Directory.CreateDirectory(folder);
+        adapter.Settle();
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
         File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
     }
