@@ -9,6 +9,7 @@ internal sealed class CausalCase : IModelCase
 {
     private readonly Golden _golden;
     private readonly CausalLanguageModel _model;
+    private Generator? _draws;
 
     private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model) = (golden, model);
 
@@ -41,10 +42,25 @@ internal sealed class CausalCase : IModelCase
         }
     }
 
-    private ForwardBatch Pack(List<int[]> rows, IReadOnlyList<Adapter> adapters)
+    private ForwardBatch Pack(List<int[]> rows, IReadOnlyList<Adapter> adapters, Generator? draws = null)
     {
         var tasks = _golden.Has("task_ids") ? _golden["task_ids"].data<long>().Select(task => (int)task).ToArray() : [];
-        return ForwardBatch.Packed(rows, adapters, CPU, tasks: tasks);
+        return ForwardBatch.Packed(rows, adapters, CPU, draws, tasks);
+    }
+
+    /// <summary>Poly draws its mixes in training: PEFT's generator stands where drawing the adapter left it.</summary>
+    private Generator? Draws(IReadOnlyList<Adapter> adapters)
+    {
+        if (_draws is null && adapters is [{ Config: Engine.Adapters.Poly.PolyConfig } poly])
+        {
+            _draws = new Generator(_golden.Meta.GetProperty("seed").GetUInt64());
+            foreach (var (_, weight) in poly.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)))
+            {
+                rand([.. weight.Shape], generator: _draws);
+            }
+        }
+
+        return _draws;
     }
 
     /// <summary>Places of the tokens in the reference's logits, which has the rows of a prompt before those of each sequence.</summary>
@@ -82,7 +98,7 @@ internal sealed class CausalCase : IModelCase
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
         var (rows, places) = _golden.Rows();
-        using var batch = Pack(rows, adapters);
+        using var batch = Pack(rows, adapters, Draws(adapters));
         var logits = _model.Logits(_model.Hidden(batch), batch);
         var own = tensor(batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.Length)).Select(i => (long)i)]));
         var loss = Loss(logits.index_select(0, own), places);

@@ -112,6 +112,9 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>What this adapter does around attention, by layer.</summary>
+    public virtual IReadOnlyDictionary<int, AttentionPart> AttentionParts { get; } = new Dictionary<int, AttentionPart>();
+
     /// <summary>Computes what is saved from what trains, where they differ.</summary>
     protected internal virtual void Settle()
     {

@@ -2,6 +2,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using PeftServer.Engine.Adapters.AdaptionPrompt;
 using PeftServer.Engine.Adapters.Beft;
 using PeftServer.Engine.Adapters.Boft;
 using PeftServer.Engine.Adapters.C3a;
@@ -24,6 +25,7 @@ using PeftServer.Engine.Adapters.MultitaskPromptTuning;
 using PeftServer.Engine.Adapters.Oft;
 using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.Peanut;
+using PeftServer.Engine.Adapters.Poly;
 using PeftServer.Engine.Adapters.PrefixTuning;
 using PeftServer.Engine.Adapters.PromptTuning;
 using PeftServer.Engine.Adapters.Pvera;
@@ -43,6 +45,7 @@ namespace PeftServer.Engine.Adapters;
 /// <c>peft</c>, the jsonb column and the file. The <see cref="JsonDerivedTypeAttribute"/> lines are the list of methods.
 /// </summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
+[JsonDerivedType(typeof(AdaptionPromptConfig), "ADAPTION_PROMPT")]
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
 [JsonDerivedType(typeof(BoftConfig), "BOFT")]
 [JsonDerivedType(typeof(C3aConfig), "C3A")]
@@ -64,6 +67,7 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(MultitaskPromptTuningConfig), "MULTITASK_PROMPT_TUNING")]
 [JsonDerivedType(typeof(OftConfig), "OFT")]
 [JsonDerivedType(typeof(PeanutConfig), "PEANUT")]
+[JsonDerivedType(typeof(PolyConfig), "POLY")]
 [JsonDerivedType(typeof(PrefixTuningConfig), "PREFIX_TUNING")]
 [JsonDerivedType(typeof(PromptTuningConfig), "PROMPT_TUNING")]
 [JsonDerivedType(typeof(PveraConfig), "PVERA")]

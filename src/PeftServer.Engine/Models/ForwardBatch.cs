@@ -16,7 +16,7 @@ public sealed class ForwardBatch : IDisposable
     {
         Ids = ids.DetachFromDisposeScope();
         Positions = positions.DetachFromDisposeScope();
-        (Starts, Runs, Attention, PromptRows, _prefixes) = (starts, runs, attention, promptRows ?? new int[starts.Count - 1], prefixes ?? []);
+        (Starts, Runs, Attention, PromptRows, _prefixes) = (starts, runs, AdaptedAttention.Of(attention, runs), promptRows ?? new int[starts.Count - 1], prefixes ?? []);
     }
 
     /// <summary>Token ids [n]; 0 in the rows of a prompt, which has none.</summary>
@@ -131,9 +131,9 @@ public sealed class ForwardBatch : IDisposable
     }
 
     /// <summary>Hidden states picked for the head, a run of rows for each set of adapters: nothing attends.</summary>
-    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device)
+    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device, IReadOnlyList<int>? tasks = null)
     {
-        var runs = new List<AdapterRun>();
+        var (runs, count) = (new List<AdapterRun>(), 0);
         foreach (var row in rows)
         {
             if (runs is [.., var last] && last.Adapters.SequenceEqual(row.Adapters))
@@ -142,18 +142,22 @@ public sealed class ForwardBatch : IDisposable
             }
             else
             {
-                runs.Add(row);
+                runs.Add(row with { Start = count });
             }
+
+            count += row.Count;
         }
 
-        var count = rows.Sum(row => row.Count);
-        return new ForwardBatch(
-            empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]));
+        var starts = Enumerable.Range(0, count + 1).ToList();
+        return new ForwardBatch(empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), starts, runs, new PackedAttention(starts))
+        {
+            Tasks = tasks ?? [],
+        };
     }
 
     /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
     public ForwardBatch PerSequence() =>
-        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device);
+        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Tasks);
 
     public void Dispose()
     {
