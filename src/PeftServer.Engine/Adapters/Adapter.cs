@@ -120,6 +120,11 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>Writes what the method keeps in folders beside its own files.</summary>
+    protected internal virtual void SaveBeside(string folder, string baseModelName)
+    {
+    }
+
     /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
     public virtual void SetTraining(bool training)
     {
@@ -163,7 +168,7 @@ public abstract class Adapter : IDisposable
         Detach();
     }
 
-    public void Dispose()
+    public virtual void Dispose()
     {
         Detach();
         foreach (var (_, weight) in State.Concat(SharedTraining))

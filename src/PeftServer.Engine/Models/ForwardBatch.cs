@@ -9,6 +9,8 @@ namespace PeftServer.Engine.Models;
 public sealed class ForwardBatch : IDisposable
 {
     private readonly IReadOnlyList<AttentionPrefix> _prefixes;
+    private readonly Dictionary<object, Tensor> _made = [];
+    private IReadOnlyList<CachedSequence>? _cached;
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -114,7 +116,11 @@ public sealed class ForwardBatch : IDisposable
         }
 
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
-        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts);
+        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts)
+        {
+            Tasks = sequences.Any(sequence => sequence.Task != 0) ? [.. sequences.Select(sequence => sequence.Task)] : [],
+            _cached = sequences,
+        };
     }
 
     /// <summary>Where the sequences' own tokens stand in this batch: places among own tokens to places among all, prompts included.</summary>
@@ -159,8 +165,41 @@ public sealed class ForwardBatch : IDisposable
     public ForwardBatch PerSequence() =>
         Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Tasks);
 
+    /// <summary>A tensor that an adapter makes once for the whole batch, which keeps it and disposes of it.</summary>
+    internal Tensor Once(object key, Func<Tensor> make)
+    {
+        if (!_made.TryGetValue(key, out var made))
+        {
+            _made[key] = made = make().DetachFromDisposeScope();
+        }
+
+        return made;
+    }
+
+    /// <summary>The tokens of a run by themselves, under other adapters, for a pass before this one. What is cached of it is kept apart.</summary>
+    internal ForwardBatch FirstPass(AdapterRun run, IReadOnlyList<Adapter> adapters)
+    {
+        var sequences = Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count).ToList();
+        if (_cached is not null)
+        {
+            return Cached([.. sequences.Select(i => _cached[i] with { Cache = _cached[i].Cache.FirstPass, Adapters = adapters })], Ids.device);
+        }
+
+        var ids = Ids.cpu();
+        using (ids)
+        {
+            var tokens = ids.data<long>().ToArray();
+            return Packed([.. sequences.Select(i => tokens[Starts[i]..Starts[i + 1]].Select(id => (int)id).ToArray())], adapters, Ids.device);
+        }
+    }
+
     public void Dispose()
     {
+        foreach (var made in _made.Values)
+        {
+            made.Dispose();
+        }
+
         Ids.Dispose();
         Positions.Dispose();
         foreach (var prefix in _prefixes)
@@ -181,4 +220,8 @@ public sealed class ForwardBatch : IDisposable
 }
 
 /// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters);
+/// <param name="Tokens">What to feed.</param>
+/// <param name="Cache">Keys and values so far.</param>
+/// <param name="Adapters">What the sequence uses.</param>
+/// <param name="Task">The task it is of, for adapters that know several.</param>
+public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, int Task = 0);

@@ -95,7 +95,7 @@ public sealed class AdapterContractTests
     {
         var settings = JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject();
         settings["peft_type"] = method;
-        if (AdapterConfig.Types[method].GetProperty("TargetModules") is not null)
+        if (AdapterConfig.Types[method].GetProperty("TargetModules")?.PropertyType == typeof(ModuleSelector))
         {
             settings.TryAdd("target_modules", new JsonArray("q_proj", "v_proj"));
         }
