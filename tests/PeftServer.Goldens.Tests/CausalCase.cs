@@ -37,39 +37,15 @@ internal sealed class CausalCase : IModelCase
         Golden.ShouldAgree(name, logits, expected, tolerance);
         if (name == "logits")
         {
-            Golden.ShouldAgree("loss", Loss(logits, places).unsqueeze(0), _golden["loss"], tolerance);
+            Golden.ShouldAgree("loss", new CausalLoss(_golden).Of(logits).unsqueeze(0), _golden["loss"], tolerance);
         }
-    }
-
-    /// <summary>
-    /// Mean cross-entropy of the next labels, with gradients; <paramref name="places"/> are the tokens' places in the padded batch.
-    /// </summary>
-    public Tensor Loss(Tensor logits, List<long[]> places)
-    {
-        var labels = _golden["labels"].data<long>().ToArray();
-        var (sources, targets) = (new List<long>(), new List<long>());
-        var token = 0;
-        foreach (var at in places)
-        {
-            for (var i = 0; i < at.Length; i++, token++)
-            {
-                if (i + 1 < at.Length && labels[at[i + 1]] != -100)
-                {
-                    sources.Add(token);
-                    targets.Add(labels[at[i + 1]]);
-                }
-            }
-        }
-
-        return F.cross_entropy(logits.index_select(0, tensor(sources.ToArray())).to(ScalarType.Float32), tensor(targets.ToArray()));
     }
 
     /// <summary>One training forward: the loss under <paramref name="adapters"/>, with gradients.</summary>
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
-        var (rows, places) = _golden.Rows();
-        using var batch = ForwardBatch.Packed(rows, adapters, CPU);
-        return Loss(_model.Logits(_model.Hidden(batch), batch), places);
+        using var batch = ForwardBatch.Packed(_golden.Rows().Rows, adapters, CPU);
+        return new CausalLoss(_golden).Of(_model.Logits(_model.Hidden(batch), batch));
     }
 
     /// <summary>Eight greedy tokens with a cache, end-of-sequence (id 1) left out, for all prompts in one batch.</summary>

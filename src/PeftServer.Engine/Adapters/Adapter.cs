@@ -41,7 +41,7 @@ public abstract class Adapter : IDisposable
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public long TotalCount => Model.ParameterCount + Counted(Shared)
+    public virtual long TotalCount => Model.ParameterCount + Counted(Shared)
         + _parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).Sum(entry => Counted(entry.Part.State));
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
@@ -102,7 +102,7 @@ public abstract class Adapter : IDisposable
     /// Folds the adapter into the weights of its model. Afterwards the adapter is detached and the model computes what both did.
     /// Throws <see cref="NotSupportedException"/> before anything changes where a part cannot be merged.
     /// </summary>
-    public void MergeAndUnload()
+    public virtual void MergeAndUnload()
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
@@ -182,7 +182,8 @@ public abstract class Adapter : IDisposable
         }
     }
 
-    private void Detach()
+    /// <summary>Takes every part off the model.</summary>
+    protected virtual void Detach()
     {
         foreach (var (site, _) in _parts)
         {

@@ -2,6 +2,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Adapters.Beft;
 using PeftServer.Engine.Adapters.Boft;
 using PeftServer.Engine.Adapters.C3a;
@@ -37,6 +38,7 @@ namespace PeftServer.Engine.Adapters;
 /// <c>peft</c>, the jsonb column and the file. The <see cref="JsonDerivedTypeAttribute"/> lines are the list of methods.
 /// </summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
+[JsonDerivedType(typeof(AdapterHubConfig), "ADAPTERS")]
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
 [JsonDerivedType(typeof(BoftConfig), "BOFT")]
 [JsonDerivedType(typeof(C3aConfig), "C3A")]

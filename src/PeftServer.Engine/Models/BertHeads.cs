@@ -164,6 +164,7 @@ internal sealed class BertFeatures : ClassificationModel
     public readonly Linear? embeddings_project;
     public readonly BertEncoder encoder;
     public readonly BertPooler? pooler;
+    public readonly HiddenSite invertible_adapters;
     private readonly BertModel _body;
 
     public BertFeatures(PretrainedConfig config)
@@ -171,6 +172,7 @@ internal sealed class BertFeatures : ClassificationModel
     {
         _body = new BertModel(config, pools: config.ModelType != "electra");
         (embeddings, embeddings_project, encoder, pooler) = (_body.embeddings, _body.embeddings_project, _body.encoder, _body.pooler);
+        invertible_adapters = _body.invertible_adapters;
     }
 
     public override int HiddenSize => Config.Int("hidden_size");

@@ -113,6 +113,11 @@ public sealed class ForwardBatch : IDisposable
             empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]));
     }
 
+    /// <summary>The sequences among the tokens of <paramref name="run"/>: where each begins in the run, and how many tokens it has.</summary>
+    internal IEnumerable<SequenceSpan> SequencesOf(AdapterRun run) =>
+        Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count)
+            .Select(i => new SequenceSpan(Starts[i] - run.Start, Starts[i + 1] - Starts[i]));
+
     /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
     public ForwardBatch PerSequence() =>
         Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device);
@@ -123,6 +128,9 @@ public sealed class ForwardBatch : IDisposable
         Positions.Dispose();
     }
 }
+
+/// <summary>A sequence among the tokens of a run.</summary>
+internal readonly record struct SequenceSpan(int Start, int Count);
 
 /// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
 public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters);

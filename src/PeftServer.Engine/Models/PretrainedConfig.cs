@@ -80,6 +80,9 @@ public sealed class PretrainedConfig
         var other => throw Wrong(name, other, "an object"),
     };
 
+    /// <summary>All fields.</summary>
+    internal IReadOnlyList<KeyValuePair<string, JsonNode?>> Entries => [.. _fields];
+
     /// <summary>Texts in a list; empty where the field is absent.</summary>
     public IReadOnlyList<string> Texts(string name) => _fields[name] switch
     {

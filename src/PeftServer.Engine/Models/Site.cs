@@ -48,7 +48,8 @@ public abstract class Site : Module
     internal Tensor Next(Tensor x, in SiteCall call) =>
         call.Depth == 0 ? Frozen(x) : call.Parts[call.Depth - 1].Forward(x, call with { Depth = call.Depth - 1 });
 
-    private Tensor Forward(Tensor x, ForwardBatch batch, AdapterRun run)
+    /// <summary>The same for one run of tokens; x holds these alone.</summary>
+    internal Tensor Forward(Tensor x, ForwardBatch batch, AdapterRun run)
     {
         var parts = PartsOf(run);
         return parts.Count == 0 ? Frozen(x) : Next(x, new SiteCall(this, batch, run, parts, parts.Count));
