@@ -44,7 +44,7 @@ internal sealed class AdapterHubCase
 
     public Tensor Loss(Tensor logits) => _kind switch
     {
-        "causal" => new CausalLoss(_golden).Of(logits),
+        "causal" => ((CausalCase)CausalCase.Of(_golden, _model)).Loss(logits, _golden.Rows().Places),
         "seqcls" => F.cross_entropy(logits, _golden["labels"]),
         "mlm" => F.cross_entropy(logits, _golden["labels"].flatten().index_select(0, tensor(_golden.Rows().Places.SelectMany(at => at).ToArray())), ignore_index: -100),
         _ => throw new NotSupportedException($"Cases of kind '{_kind}' have no loss here."),

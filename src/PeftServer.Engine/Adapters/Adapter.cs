@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -26,27 +27,49 @@ public abstract class Adapter : IDisposable
     /// <summary>Weights that belong to no single site, by their keys in the file.</summary>
     protected virtual IEnumerable<(string Key, Weight Weight)> Shared => [];
 
+    /// <summary>
+    /// What <see cref="Shared"/> is the result of, by the keys PEFT knows it under, where what trains is not what is saved.
+    /// </summary>
+    protected virtual IEnumerable<(string Key, Weight Weight)> SharedTraining => Shared;
+
     /// <summary>What <see cref="Shared"/> leads to and is not saved.</summary>
     protected virtual IEnumerable<Weight> SharedDerived => [];
 
+    /// <summary>What stands before the path of a module in this adapter's file.</summary>
+    protected virtual string KeyPrefix => Prefix;
+
     /// <summary>Everything that is saved, by its key in the file.</summary>
-    public IEnumerable<(string Key, Weight Weight)> State =>
-        Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => ($"{Prefix}{entry.Site.Path}.{state.Name}", state.Weight))));
+    public IEnumerable<(string Key, Weight Weight)> State => Shared.Concat(PartsState);
+
+    /// <summary>What training works on: <see cref="State"/>, or what that is the result of.</summary>
+    public IEnumerable<(string Key, Weight Weight)> TrainingState => SharedTraining.Concat(PartsState);
+
+    private IEnumerable<(string Key, Weight Weight)> PartsState =>
+        _parts.SelectMany(entry => entry.Part.State.Select(state => ($"{KeyPrefix}{entry.Site.Path}.{state.Name}", state.Weight)));
 
     /// <summary>What an optimizer changes.</summary>
-    public IEnumerable<Weight> Trainable => State.Select(entry => entry.Weight).Where(weight => weight.Trainable);
+    public IEnumerable<Weight> Trainable => TrainingState.Select(entry => entry.Weight).Where(weight => weight.Trainable);
 
     public long TrainableCount => Trainable.Sum(weight => weight.ElementCount);
 
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public virtual long TotalCount => Model.ParameterCount + Counted(Shared)
+    public virtual long TotalCount => Model.ParameterCount + Counted(SharedTraining)
         + _parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).Sum(entry => Counted(entry.Part.State));
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(
         $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
+
+    /// <summary>Rows that this adapter puts before the embeddings of every sequence.</summary>
+    public virtual int PromptRows => 0;
+
+    /// <summary>Tokens among those rows that supervised training learns in every sequence, as it does the sequence's own.</summary>
+    public virtual IReadOnlyList<PromptTarget> PromptTargets => [];
+
+    /// <summary>The keys and values that this adapter puts before every sequence's own, made anew; null where it puts none.</summary>
+    public virtual AttentionPrefix? CreatePrefix() => null;
 
     /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
     public void Initialize(int seed)
@@ -89,8 +112,16 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>What this adapter does around attention, by layer.</summary>
+    public virtual IReadOnlyDictionary<int, AttentionPart> AttentionParts { get; } = new Dictionary<int, AttentionPart>();
+
+    /// <summary>Computes what is saved from what trains, where they differ.</summary>
+    protected internal virtual void Settle()
+    {
+    }
+
     /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
-    public void SetTraining(bool training)
+    public virtual void SetTraining(bool training)
     {
         foreach (var weight in Trainable)
         {
@@ -135,7 +166,7 @@ public abstract class Adapter : IDisposable
     public void Dispose()
     {
         Detach();
-        foreach (var (_, weight) in State)
+        foreach (var (_, weight) in State.Concat(SharedTraining))
         {
             weight.Unload();
         }
@@ -153,7 +184,7 @@ public abstract class Adapter : IDisposable
     {
         foreach (var (name, weight) in part.State)
         {
-            weight.Path = $"{Prefix}{site.Path}.{name}";
+            weight.Path = $"{KeyPrefix}{site.Path}.{name}";
         }
 
         site.Attach(this, part);

@@ -3,9 +3,12 @@ using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters.AdapterHub;
+using PeftServer.Engine.Adapters.AdaptionPrompt;
 using PeftServer.Engine.Adapters.Beft;
 using PeftServer.Engine.Adapters.Boft;
 using PeftServer.Engine.Adapters.C3a;
+using PeftServer.Engine.Adapters.Cartridge;
+using PeftServer.Engine.Adapters.Cpt;
 using PeftServer.Engine.Adapters.Deft;
 using PeftServer.Engine.Adapters.Delora;
 using PeftServer.Engine.Adapters.FourierFt;
@@ -19,8 +22,13 @@ using PeftServer.Engine.Adapters.Loha;
 using PeftServer.Engine.Adapters.Lokr;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Adapters.Miss;
+using PeftServer.Engine.Adapters.MultitaskPromptTuning;
 using PeftServer.Engine.Adapters.Oft;
+using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.Peanut;
+using PeftServer.Engine.Adapters.Poly;
+using PeftServer.Engine.Adapters.PrefixTuning;
+using PeftServer.Engine.Adapters.PromptTuning;
 using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Adapters.RandLora;
 using PeftServer.Engine.Adapters.Road;
@@ -39,9 +47,12 @@ namespace PeftServer.Engine.Adapters;
 /// </summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
 [JsonDerivedType(typeof(AdapterHubConfig), "ADAPTERS")]
+[JsonDerivedType(typeof(AdaptionPromptConfig), "ADAPTION_PROMPT")]
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
 [JsonDerivedType(typeof(BoftConfig), "BOFT")]
 [JsonDerivedType(typeof(C3aConfig), "C3A")]
+[JsonDerivedType(typeof(CartridgeConfig), "CARTRIDGE")]
+[JsonDerivedType(typeof(CptConfig), "CPT")]
 [JsonDerivedType(typeof(DeftConfig), "DEFT")]
 [JsonDerivedType(typeof(DeloraConfig), "DELORA")]
 [JsonDerivedType(typeof(FourierFtConfig), "FOURIERFT")]
@@ -55,9 +66,14 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(LokrConfig), "LOKR")]
 [JsonDerivedType(typeof(LoraConfig), "LORA")]
 [JsonDerivedType(typeof(MissConfig), "MISS")]
+[JsonDerivedType(typeof(MultitaskPromptTuningConfig), "MULTITASK_PROMPT_TUNING")]
 [JsonDerivedType(typeof(OftConfig), "OFT")]
 [JsonDerivedType(typeof(PeanutConfig), "PEANUT")]
+[JsonDerivedType(typeof(PolyConfig), "POLY")]
+[JsonDerivedType(typeof(PrefixTuningConfig), "PREFIX_TUNING")]
+[JsonDerivedType(typeof(PromptTuningConfig), "PROMPT_TUNING")]
 [JsonDerivedType(typeof(PveraConfig), "PVERA")]
+[JsonDerivedType(typeof(PTuningConfig), "P_TUNING")]
 [JsonDerivedType(typeof(RandLoraConfig), "RANDLORA")]
 [JsonDerivedType(typeof(RoadConfig), "ROAD")]
 [JsonDerivedType(typeof(ShiraConfig), "SHIRA")]

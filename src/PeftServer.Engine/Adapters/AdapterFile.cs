@@ -28,6 +28,7 @@ public static class AdapterFile
         }
 
         Directory.CreateDirectory(folder);
+        adapter.Settle();
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
         File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
     }

@@ -8,21 +8,28 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public sealed class ForwardBatch : IDisposable
 {
-    private ForwardBatch(Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention)
+    private readonly IReadOnlyList<AttentionPrefix> _prefixes;
+
+    private ForwardBatch(
+        Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
+        IReadOnlyList<int>? promptRows = null, IReadOnlyList<AttentionPrefix>? prefixes = null)
     {
         Ids = ids.DetachFromDisposeScope();
         Positions = positions.DetachFromDisposeScope();
-        (Starts, Runs, Attention) = (starts, runs, attention);
+        (Starts, Runs, Attention, PromptRows, _prefixes) = (starts, runs, AdaptedAttention.Of(attention, runs), promptRows ?? new int[starts.Count - 1], prefixes ?? []);
     }
 
-    /// <summary>Token ids [n].</summary>
+    /// <summary>Token ids [n]; 0 in the rows of a prompt, which has none.</summary>
     public Tensor Ids { get; }
 
     /// <summary>Position of each token in its sequence [n].</summary>
     public Tensor Positions { get; }
 
-    /// <summary>Where each sequence begins among the tokens, and at the end how many tokens there are.</summary>
+    /// <summary>Where each sequence begins among the tokens, its prompt included, and at the end how many tokens there are.</summary>
     public IReadOnlyList<int> Starts { get; }
+
+    /// <summary>For each sequence the rows at its beginning that are an adapter's prompt, not tokens of its own.</summary>
+    public IReadOnlyList<int> PromptRows { get; }
 
     public int TokenCount => Starts[^1];
 
@@ -36,47 +43,65 @@ public sealed class ForwardBatch : IDisposable
     /// <summary>Draws what is dropped in training; null outside of it.</summary>
     public Generator? Dropout { get; init; }
 
+    /// <summary>The task that each sequence is of, for adapters that know several; empty: task 0.</summary>
+    public IReadOnlyList<int> Tasks { get; init; } = [];
+
+    /// <summary>The task of a sequence.</summary>
+    public int TaskOf(int sequence) => Tasks.Count == 0 ? 0 : Tasks[sequence];
+
     /// <summary>
-    /// Whole sequences under one set of adapters: training rows or prompts, positions counting from 0. Sequences attend to
-    /// themselves alone.
+    /// Whole sequences under one set of adapters: training rows or prompts. Positions count from 0, behind what the adapters put before a
+    /// sequence. Sequences attend to themselves alone.
     /// </summary>
-    public static ForwardBatch Packed(IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null)
+    public static ForwardBatch Packed(IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null)
     {
+        var prompt = adapters.Sum(adapter => adapter.PromptRows);
+        var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
+        var first = prefixes.Sum(prefix => prefix.Positions);
         var starts = new int[sequences.Count + 1];
         for (var i = 0; i < sequences.Count; i++)
         {
-            starts[i + 1] = starts[i] + sequences[i].Length;
+            starts[i + 1] = starts[i] + prompt + sequences[i].Length;
         }
 
         var ids = new long[starts[^1]];
         var positions = new long[starts[^1]];
         for (var i = 0; i < sequences.Count; i++)
         {
-            for (var j = 0; j < sequences[i].Length; j++)
+            for (var j = 0; j < prompt + sequences[i].Length; j++)
             {
-                (ids[starts[i] + j], positions[starts[i] + j]) = (sequences[i][j], j);
+                (ids[starts[i] + j], positions[starts[i] + j]) = (j < prompt ? 0 : sequences[i][j - prompt], first + j);
             }
         }
 
         return new ForwardBatch(
-            tensor(ids, device: device), tensor(positions, device: device), starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts))
+            tensor(ids, device: device), tensor(positions, device: device), starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes),
+            [.. sequences.Select(_ => prompt)], prefixes)
         {
             Dropout = dropout,
+            Tasks = tasks ?? [],
         };
     }
 
-    /// <summary>The next tokens of sequences whose past a cache holds; sequences that share adapters stand together.</summary>
+    /// <summary>
+    /// The next tokens of sequences whose past a cache holds; sequences that share adapters stand together. What adapters put before a sequence
+    /// goes in with its first tokens.
+    /// </summary>
     public static ForwardBatch Cached(IReadOnlyList<CachedSequence> sequences, Device device)
     {
         var starts = new int[sequences.Count + 1];
+        var prompts = new int[sequences.Count];
         var ids = new List<long>();
         var positions = new List<long>();
         var runs = new List<AdapterRun>();
         for (var i = 0; i < sequences.Count; i++)
         {
-            var (tokens, past, adapters, count) = (sequences[i].Tokens, sequences[i].Cache.Length, sequences[i].Adapters, sequences[i].Tokens.Count);
-            ids.AddRange(tokens.Select(token => (long)token));
-            positions.AddRange(Enumerable.Range(past, count).Select(position => (long)position));
+            var (tokens, cache, adapters) = (sequences[i].Tokens, sequences[i].Cache, sequences[i].Adapters);
+            Begin(cache, adapters);
+            prompts[i] = cache.PromptRows;
+            var count = prompts[i] + tokens.Count;
+            ids.AddRange(Enumerable.Repeat(0L, prompts[i]).Concat(tokens.Select(token => (long)token)));
+            positions.AddRange(Enumerable.Range(cache.Position, count).Select(position => (long)position));
             starts[i + 1] = starts[i] + count;
             if (runs is [.., var last] && last.Adapters.SequenceEqual(adapters))
             {
@@ -89,13 +114,26 @@ public sealed class ForwardBatch : IDisposable
         }
 
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
-        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention);
+        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts);
+    }
+
+    /// <summary>Where the sequences' own tokens stand in this batch: places among own tokens to places among all, prompts included.</summary>
+    public long[] PlacesOf(long[] tokens)
+    {
+        if (PromptRows.All(rows => rows == 0))
+        {
+            return tokens;
+        }
+
+        var places = Enumerable.Range(0, SequenceCount)
+            .SelectMany(i => Enumerable.Range(Starts[i] + PromptRows[i], Starts[i + 1] - Starts[i] - PromptRows[i])).ToList();
+        return Array.ConvertAll(tokens, token => (long)places[(int)token]);
     }
 
     /// <summary>Hidden states picked for the head, a run of rows for each set of adapters: nothing attends.</summary>
-    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device)
+    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device, IReadOnlyList<int>? tasks = null)
     {
-        var runs = new List<AdapterRun>();
+        var (runs, count) = (new List<AdapterRun>(), 0);
         foreach (var row in rows)
         {
             if (runs is [.., var last] && last.Adapters.SequenceEqual(row.Adapters))
@@ -104,13 +142,17 @@ public sealed class ForwardBatch : IDisposable
             }
             else
             {
-                runs.Add(row);
+                runs.Add(row with { Start = count });
             }
+
+            count += row.Count;
         }
 
-        var count = rows.Sum(row => row.Count);
-        return new ForwardBatch(
-            empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]));
+        var starts = Enumerable.Range(0, count + 1).ToList();
+        return new ForwardBatch(empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), starts, runs, new PackedAttention(starts))
+        {
+            Tasks = tasks ?? [],
+        };
     }
 
     /// <summary>The sequences among the tokens of <paramref name="run"/>: where each begins in the run, and how many tokens it has.</summary>
@@ -120,12 +162,26 @@ public sealed class ForwardBatch : IDisposable
 
     /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
     public ForwardBatch PerSequence() =>
-        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device);
+        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Tasks);
 
     public void Dispose()
     {
         Ids.Dispose();
         Positions.Dispose();
+        foreach (var prefix in _prefixes)
+        {
+            prefix.Dispose();
+        }
+    }
+
+    private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters)
+    {
+        if (!cache.HasBegun)
+        {
+            var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
+            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), prefixes);
+            prefixes.ForEach(prefix => prefix.Dispose());
+        }
     }
 }
 

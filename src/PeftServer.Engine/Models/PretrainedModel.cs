@@ -12,6 +12,12 @@ public abstract class PretrainedModel : Module, IDisposable
 
     public PretrainedConfig Config { get; }
 
+    /// <summary>The folder it was loaded from, its tokenizer's too; null where it was not.</summary>
+    public string? Folder { get; private set; }
+
+    /// <summary>The embedding of its vocabulary; null where it has none.</summary>
+    public Embedding? TokenEmbedding => Sites().OfType<Embedding>().FirstOrDefault(embedding => embedding.Count == Config.VocabSize);
+
     /// <summary>Where the weights are. Throws for a model that is shapes alone.</summary>
     public Device Device => Weights().First().Value.device;
 
@@ -54,6 +60,7 @@ public abstract class PretrainedModel : Module, IDisposable
         {
             using var checkpoint = Checkpoint.Open(folder);
             checkpoint.Fill(model.Weights(), device, dtype, model.Ignores);
+            model.Folder = folder;
             return model;
         }
         catch

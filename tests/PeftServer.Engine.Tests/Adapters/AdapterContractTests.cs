@@ -15,6 +15,8 @@ public sealed class AdapterContractTests
     private static readonly Dictionary<string, string> Settings = new()
     {
         ["BOFT"] = """{ "boft_block_size": 4 }""",
+        ["CARTRIDGE"] = """{ "num_virtual_tokens": 4 }""",
+        ["CPT"] = """{ "cpt_token_ids": [5, 6, 7, 8], "cpt_tokens_type_mask": [1, 2, 3, 4], "opt_projection_epsilon": 10 }""",
         ["C3A"] = """{ "block_size": 8 }""",
         ["FOURIERFT"] = """{ "n_frequency": 64 }""",
         ["GRALORA"] = """{ "r": 4 }""",
@@ -93,7 +95,11 @@ public sealed class AdapterContractTests
     {
         var settings = JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject();
         settings["peft_type"] = method;
-        settings.TryAdd("target_modules", new JsonArray("q_proj", "v_proj"));
+        if (AdapterConfig.Types[method].GetProperty("TargetModules") is not null)
+        {
+            settings.TryAdd("target_modules", new JsonArray("q_proj", "v_proj"));
+        }
+
         if (method == "IA3")
         {
             settings["feedforward_modules"] = new JsonArray();
@@ -106,7 +112,8 @@ public sealed class AdapterContractTests
     {
         using var frozen = no_grad();
         using var batch = ForwardBatch.Packed([[3, 5, 7, 11, 13]], adapters, CPU);
-        return model.Logits(model.Hidden(batch), batch);
+        var own = tensor(batch.PlacesOf([0, 1, 2, 3, 4]));
+        return model.Logits(model.Hidden(batch).index_select(0, own), batch);
     }
 
     private static SftBatch Batch()

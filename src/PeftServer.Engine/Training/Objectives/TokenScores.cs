@@ -32,7 +32,7 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
         using var scope = NewDisposeScope();
         var device = model.Device;
         using var forward = ForwardBatch.Packed(batch.Sequences, adapters, device, dropout);
-        var hidden = model.Hidden(forward).index_select(0, tensor(batch.Sources, device: device)); // [m, hidden]
+        var hidden = model.Hidden(forward).index_select(0, tensor(forward.PlacesOf(batch.Sources), device: device)); // [m, hidden]
         var logits = model.Logits(hidden, forward).to(ScalarType.Float32); // [m, v]
         if (temperature != 1)
         {
