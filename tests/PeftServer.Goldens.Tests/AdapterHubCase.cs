@@ -4,49 +4,34 @@ using PeftServer.Engine.Models;
 
 namespace PeftServer.Goldens.Tests;
 
-/// <summary>One case of the adapters library: what any of them is asked, whatever its head.</summary>
-internal sealed class AdapterHubCase
+/// <summary>The checks of a body without a head of its own under a flexible head of the adapters library.</summary>
+internal sealed class AdapterHubCase(Golden golden, ClassificationModel model, HubPredictionHead head) : IModelCase
 {
-    private readonly Golden _golden;
-    private readonly PretrainedModel _model;
-    private readonly string _kind;
+    /// <summary>How a case with this adapter is asked: by its model's head, or by the flexible one.</summary>
+    public static IModelCase Of(Golden golden, PretrainedModel model, HubAdapter adapter) => (model, adapter.Head) switch
+    {
+        (ClassificationModel body, HubPredictionHead flexible) => new AdapterHubCase(golden, body, flexible),
+        _ => CausalCase.Of(golden, model),
+    };
 
-    public AdapterHubCase(Golden golden, PretrainedModel model) =>
-        (_golden, _model, _kind) = (golden, model, golden.Meta.GetProperty("kind").GetString()!);
-
-    /// <summary>Logits of the case's batch: of every real token one after another, or of every sequence.</summary>
-    public Tensor Logits(IReadOnlyList<Adapter> adapters, HubPredictionHead? head = null)
+    public void CheckForward(string name, IReadOnlyList<Adapter> adapters, double tolerance = 1e-4)
     {
         using var scope = NewDisposeScope();
-        using var batch = Batch(adapters);
-        var logits = _model switch
-        {
-            ClassificationModel classifier when head is null => classifier.Predict(batch),
-            ClassificationModel classifier => head!.Predict(classifier.Predict(batch), batch),
-            CausalLanguageModel causal => causal.Logits(causal.Hidden(batch), batch),
-            _ => throw new NotSupportedException($"{_model.GetType().Name} of kind {_kind} has no runner."),
-        };
-        return logits.MoveToOuterDisposeScope();
+        using var frozen = no_grad();
+        Golden.ShouldAgree(name, Predict(adapters), head.Type == "classification" ? golden[name] : Real(golden[name].flatten(0, 1)), tolerance);
     }
 
-    public ForwardBatch Batch(IReadOnlyList<Adapter> adapters) => ForwardBatch.Packed(_golden.Rows().Rows, adapters, CPU);
+    public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters) =>
+        F.cross_entropy(Predict(adapters), head.Type == "classification" ? golden["labels"] : Real(golden["labels"].flatten()), ignore_index: -100);
 
-    public void Check(string name, Tensor logits, double tolerance = 1e-4) => Golden.ShouldAgree(name, logits, Expected(name), tolerance);
+    /// <summary>Nothing is generated here.</summary>
+    public void CheckGreedy(IReadOnlyList<Adapter> adapters) => golden.Has("greedy_ids").ShouldBeFalse();
 
-    /// <summary>The case's tensor over the places that were computed.</summary>
-    public Tensor Expected(string name)
+    private Tensor Predict(IReadOnlyList<Adapter> adapters)
     {
-        var expected = _golden[name];
-        return _kind == "seqcls"
-            ? expected
-            : expected.flatten(0, 1).index_select(0, tensor(_golden.Rows().Places.SelectMany(at => at).ToArray()));
+        using var batch = ForwardBatch.Packed(golden.Rows().Rows, adapters, CPU);
+        return head.Predict(model.Predict(batch), batch);
     }
 
-    public Tensor Loss(Tensor logits) => _kind switch
-    {
-        "causal" => ((CausalCase)CausalCase.Of(_golden, _model)).Loss(logits, _golden.Rows().Places),
-        "seqcls" => F.cross_entropy(logits, _golden["labels"]),
-        "mlm" => F.cross_entropy(logits, _golden["labels"].flatten().index_select(0, tensor(_golden.Rows().Places.SelectMany(at => at).ToArray())), ignore_index: -100),
-        _ => throw new NotSupportedException($"Cases of kind '{_kind}' have no loss here."),
-    };
+    private Tensor Real(Tensor padded) => padded.index_select(0, tensor(golden.Rows().Places.SelectMany(at => at).ToArray()));
 }

@@ -34,6 +34,8 @@ internal abstract class BertWithHead : ClassificationModel
 
     protected override bool Ignores(string name) => DecoderBuffers.Are(name);
 
+    protected override string BasePrefix => Config.ModelType;
+
     /// <summary>States of the first token of each sequence.</summary>
     private protected static Tensor Firsts(Tensor hidden, ForwardBatch batch)
     {
@@ -180,4 +182,6 @@ internal sealed class BertFeatures : ClassificationModel
     public override Tensor Predict(ForwardBatch batch) => _body.Forward(batch);
 
     protected override bool Ignores(string name) => DecoderBuffers.Are(name);
+
+    protected override string BasePrefix => Config.ModelType;
 }

@@ -29,8 +29,8 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
     public readonly Linear? embed_out;
     private readonly Decoder _decoder;
     private readonly Linear _head;
-    private readonly bool _isTied;
     private readonly string _headName;
+    private readonly string _bodyName;
     private readonly string _lengthField;
     private readonly KeptScalar? _scale;
     private readonly double? _softCap;
@@ -38,7 +38,7 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
     public DecoderForCausalLM(PretrainedConfig config, Decoder decoder, DecoderHead head)
         : base(config)
     {
-        _decoder = decoder;
+        (_decoder, _bodyName) = (decoder, head.Body);
         switch (head.Body)
         {
             case nameof(model):
@@ -52,8 +52,8 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
                 break;
         }
 
-        _isTied = config.Flag("tie_word_embeddings", head.TiedByDefault);
-        _head = new Linear(decoder.Width, config.VocabSize, head.HasBias, _isTied ? decoder.TokenEmbedding.weight : null);
+        var isTied = config.Flag("tie_word_embeddings", head.TiedByDefault);
+        _head = new Linear(decoder.Width, config.VocabSize, head.HasBias, isTied ? decoder.TokenEmbedding.weight : null);
         _headName = head.Body == nameof(gpt_neox) ? nameof(embed_out) : nameof(lm_head);
         (lm_head, embed_out) = head.Body == nameof(gpt_neox) ? (null, _head) : (_head, (Linear?)null);
         _lengthField = head.LengthField;
@@ -86,7 +86,11 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
         return logits.MoveToOuterDisposeScope();
     }
 
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name) || (_isTied && name == $"{_headName}.weight");
+    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
+
+    protected override string BasePrefix => _bodyName;
+
+    protected override string Rename(string name) => DecoderBuffers.Rename(name);
 }
 
 /// <summary>How a language-modelling head sits on its decoder.</summary>
@@ -99,6 +103,9 @@ internal static class DecoderBuffers
     private static readonly string[] Endings =
         ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias", "embeddings.position_ids"];
 
+    /// <summary>Mixtral's experts once stood in a module of another name.</summary>
+    public static string Rename(string name) => name.Replace(".block_sparse_moe.", ".mlp.", StringComparison.Ordinal);
+
     public static bool Are(string name) => Array.Exists(Endings, ending => name.EndsWith(ending, StringComparison.Ordinal));
 }
 
@@ -109,11 +116,12 @@ internal sealed class DecoderForSequenceClassification : ClassificationModel
     public readonly Decoder? transformer;
     public readonly Linear score;
     private readonly Decoder _decoder;
+    private readonly string _bodyName;
 
     public DecoderForSequenceClassification(PretrainedConfig config, Decoder decoder, string body)
         : base(config, PredictionKind.Sequence)
     {
-        _decoder = decoder;
+        (_decoder, _bodyName) = (decoder, body);
         (model, transformer) = body == nameof(model) ? (decoder, null) : ((Decoder?)null, decoder);
         score = new Linear(decoder.Width, config.LabelCount);
     }
@@ -130,6 +138,10 @@ internal sealed class DecoderForSequenceClassification : ClassificationModel
     }
 
     protected override bool Ignores(string name) => DecoderBuffers.Are(name);
+
+    protected override string BasePrefix => _bodyName;
+
+    protected override string Rename(string name) => DecoderBuffers.Rename(name);
 }
 
 /// <summary>A decoder that scores every token.</summary>
@@ -139,11 +151,12 @@ internal sealed class DecoderForTokenClassification : ClassificationModel
     public readonly Decoder? transformer;
     public readonly Linear score;
     private readonly Decoder _decoder;
+    private readonly string _bodyName;
 
     public DecoderForTokenClassification(PretrainedConfig config, Decoder decoder, string body)
         : base(config, PredictionKind.Token)
     {
-        _decoder = decoder;
+        (_decoder, _bodyName) = (decoder, body);
         (model, transformer) = body == nameof(model) ? (decoder, null) : ((Decoder?)null, decoder);
         score = new Linear(decoder.Width, config.LabelCount, hasBias: true);
     }
@@ -157,4 +170,8 @@ internal sealed class DecoderForTokenClassification : ClassificationModel
     }
 
     protected override bool Ignores(string name) => DecoderBuffers.Are(name);
+
+    protected override string BasePrefix => _bodyName;
+
+    protected override string Rename(string name) => DecoderBuffers.Rename(name);
 }

@@ -50,10 +50,17 @@ public sealed class ForwardBatch : IDisposable
     public int TaskOf(int sequence) => Tasks.Count == 0 ? 0 : Tasks[sequence];
 
     /// <summary>
-    /// Whole sequences under one set of adapters: training rows or prompts. Positions count from 0, behind what the adapters put before a
-    /// sequence. Sequences attend to themselves alone.
+    /// What the sequences of an encoder-decoder's decoder look at: encoded texts, one for each sequence, in their order. Not owned.
     /// </summary>
-    public static ForwardBatch Packed(IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null)
+    public IReadOnlyList<EncodedSource> Sources { get; private init; } = [];
+
+    /// <summary>
+    /// Whole sequences under one set of adapters: training rows or prompts. Positions count from 0, behind what the adapters put before a
+    /// sequence. Sequences attend to themselves alone, and a decoder's to <paramref name="source"/>, which holds as many texts.
+    /// </summary>
+    public static ForwardBatch Packed(
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null,
+        EncodedSource? source = null)
     {
         var prompt = adapters.Sum(adapter => adapter.PromptRows);
         var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
@@ -80,6 +87,7 @@ public sealed class ForwardBatch : IDisposable
         {
             Dropout = dropout,
             Tasks = tasks ?? [],
+            Sources = source is null ? [] : [source],
         };
     }
 
@@ -114,7 +122,10 @@ public sealed class ForwardBatch : IDisposable
         }
 
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
-        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts);
+        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts)
+        {
+            Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
+        };
     }
 
     /// <summary>Where the sequences' own tokens stand in this batch: places among own tokens to places among all, prompts included.</summary>
@@ -188,5 +199,8 @@ public sealed class ForwardBatch : IDisposable
 /// <summary>A sequence among the tokens of a run.</summary>
 internal readonly record struct SequenceSpan(int Start, int Count);
 
-/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters);
+/// <summary>
+/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
+/// text.
+/// </summary>
+public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null);

@@ -9,8 +9,10 @@ public static class ModelCatalog
     {
         ["llama"] = (c, head) => head is ModelHead.CausalLM ? new LlamaForCausalLM(c) : LlamaLike(c, head, LlamaVariants.Llama(c)),
         ["mistral"] = (c, head) => LlamaLike(c, head, LlamaVariants.Mistral(c)),
+        ["mixtral"] = (c, head) => LlamaLike(c, head, LlamaVariants.Mixtral(c)),
         ["qwen2"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen2(c)),
         ["qwen3"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen3(c)),
+        ["qwen3_moe"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen3Moe(c)),
         ["granite"] = (c, head) => LlamaLike(c, head, LlamaVariants.Granite(c), new DecoderHead(Scale: 1 / c.Number("logits_scaling", 1))),
         ["smollm3"] = (c, head) => LlamaLike(c, head, LlamaVariants.SmolLm3(c), new DecoderHead(TiedByDefault: true)),
         ["olmo2"] = (c, head) => LlamaLike(c, head, LlamaVariants.Olmo2(c)),
@@ -31,6 +33,9 @@ public static class ModelCatalog
         ["bert"] = Bert,
         ["roberta"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
         ["electra"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
+        ["t5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
+        ["mt5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
+        ["bart"] = (c, head) => head is ModelHead.Seq2SeqLM ? new BartForConditionalGeneration(c) : null,
     };
 
     public static IReadOnlyCollection<string> ModelTypes => Architectures.Keys;

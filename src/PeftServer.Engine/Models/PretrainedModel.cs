@@ -33,10 +33,16 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>Names that a checkpoint may bring although the model does not use them.</summary>
     protected virtual bool Ignores(string name) => false;
 
+    /// <summary>Name of the body under its head, transformers' <c>base_model_prefix</c>.</summary>
+    protected virtual string BasePrefix => "model";
+
+    /// <summary>Today's name of a tensor that older checkpoints of the architecture name otherwise.</summary>
+    protected virtual string Rename(string name) => name;
+
     public IEnumerable<Site> Sites() => Modules().OfType<Site>();
 
     /// <summary>All parameters, a tied one once.</summary>
-    public long ParameterCount => Weights().Sum(weight => weight.ElementCount);
+    public long ParameterCount => Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
 
     /// <summary>The model that the config of <paramref name="folder"/> describes, as shapes alone.</summary>
     public static PretrainedModel Plan(string folder) => Plan(PretrainedConfig.Read(folder));
@@ -59,7 +65,7 @@ public abstract class PretrainedModel : Module, IDisposable
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            checkpoint.Fill(model.Weights(), device, dtype, model.Ignores);
+            checkpoint.Fill(model.WeightPlan(), device, dtype);
             model.Folder = folder;
             return model;
         }
@@ -69,6 +75,25 @@ public abstract class PretrainedModel : Module, IDisposable
             throw;
         }
     }
+
+    /// <summary>What the model wants of a checkpoint.</summary>
+    public WeightPlan WeightPlan() => new()
+    {
+        Weights = [.. Weights()],
+        OtherNames = [.. OtherNames()],
+        Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
+        Rename = name => Rename(LegacyNorm(name)),
+        BasePrefix = BasePrefix,
+        Ignores = Ignores,
+    };
+
+    /// <summary>TensorFlow's names of a norm's parameters, which BERT's first checkpoints have.</summary>
+    private static string LegacyNorm(string name) => name switch
+    {
+        _ when name.EndsWith("LayerNorm.gamma", StringComparison.Ordinal) => $"{name[..^"gamma".Length]}weight",
+        _ when name.EndsWith("LayerNorm.beta", StringComparison.Ordinal) => $"{name[..^"beta".Length]}bias",
+        _ => name,
+    };
 
     public void Dispose()
     {
@@ -81,9 +106,10 @@ public abstract class PretrainedModel : Module, IDisposable
     }
 }
 
-/// <summary>A model that continues text: hidden states of every token, logits of those that are asked for.</summary>
-public abstract class CausalLanguageModel(PretrainedConfig config) : PretrainedModel(config)
+/// <summary>A model that writes text token by token: hidden states of every token, logits of those that are asked for.</summary>
+public abstract class LanguageModel(PretrainedConfig config) : PretrainedModel(config)
 {
+    /// <summary>Layers that keep keys and values while text is written.</summary>
     public abstract int LayerCount { get; }
 
     /// <summary>Tokens a sequence may have.</summary>
@@ -94,4 +120,35 @@ public abstract class CausalLanguageModel(PretrainedConfig config) : PretrainedM
 
     /// <summary>Scores of the next token for hidden states [m, hidden]: [m, vocabulary].</summary>
     public abstract Tensor Logits(Tensor hidden, ForwardBatch batch);
+}
+
+/// <summary>A model that continues text.</summary>
+public abstract class CausalLanguageModel(PretrainedConfig config) : LanguageModel(config);
+
+/// <summary>
+/// A model that reads one text and writes another. <see cref="Read"/> encodes the first; the batches of the second, which begin
+/// with <see cref="StartToken"/>, carry what it gave.
+/// </summary>
+public abstract class Seq2SeqLanguageModel(PretrainedConfig config) : LanguageModel(config)
+{
+    /// <summary>The token every written text begins with.</summary>
+    public int StartToken => Config.Has("decoder_start_token_id") ? Config.Int("decoder_start_token_id") : Config.Int("pad_token_id", 0);
+
+    /// <summary>The encoder's last hidden state of every token: [m, hidden].</summary>
+    public abstract Tensor Encode(ForwardBatch batch);
+
+    /// <summary>Encodes texts that a decoder then looks at, under one set of adapters. The caller disposes of the result.</summary>
+    public EncodedSource Read(IReadOnlyList<int[]> texts, IReadOnlyList<Adapters.Adapter> adapters, Generator? dropout = null)
+    {
+        var batch = ForwardBatch.Packed(texts, adapters, Device, dropout);
+        try
+        {
+            return new EncodedSource(batch, Encode(batch));
+        }
+        catch
+        {
+            batch.Dispose();
+            throw;
+        }
+    }
 }

@@ -112,7 +112,7 @@ public readonly record struct ResidualCall(Tensor Residual, Site? Norm, ForwardB
     /// <summary>norm(h + residual), or the sum where there is no norm.</summary>
     public Tensor Close(Tensor h) => Normed(h.Plus(Residual));
 
-    public Tensor Normed(Tensor sum) => Norm?.Forward(sum, Batch, Run) ?? sum;
+    public Tensor Normed(Tensor sum) => Norm?.ForwardRun(sum, Batch, Run) ?? sum;
 }
 
 /// <summary>What an adapter has at one place of the stream.</summary>

@@ -57,7 +57,7 @@ public sealed class HubAdapter : Adapter
         _shared.Select(entry => (entry.Key, entry.Weight))
             .Concat(_streamParts.SelectMany(entry => entry.Part.State.Select(state => ($"{entry.Key}.{state.Name}", state.Weight))))
             .Concat(_siteParts.SelectMany(entry => entry.Part.State.Select(state => ($"{entry.Key}.{state.Name}", state.Weight))))
-            .Select(entry => (Qualified(entry.Key), entry.Item2))
+            .Select(entry => (Qualified(entry.Item1), entry.Item2))
             .Concat(HeadState);
 
     protected override IEnumerable<Weight> SharedDerived => _siteParts.SelectMany(entry => entry.Part.Derived);
