@@ -9,6 +9,7 @@ namespace PeftServer.Engine.Models;
 public sealed class ForwardBatch : IDisposable
 {
     private readonly IReadOnlyList<AttentionPrefix> _prefixes;
+    private IReadOnlyList<int> _pasts = [];
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -64,7 +65,7 @@ public sealed class ForwardBatch : IDisposable
     {
         var prompt = adapters.Sum(adapter => adapter.PromptRows);
         var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
-        var first = prefixes.Sum(prefix => prefix.Positions);
+        var first = FirstPosition(adapters, prefixes);
         var starts = new int[sequences.Count + 1];
         for (var i = 0; i < sequences.Count; i++)
         {
@@ -77,7 +78,7 @@ public sealed class ForwardBatch : IDisposable
         {
             for (var j = 0; j < prompt + sequences[i].Length; j++)
             {
-                (ids[starts[i] + j], positions[starts[i] + j]) = (j < prompt ? 0 : sequences[i][j - prompt], first + j);
+                (ids[starts[i] + j], positions[starts[i] + j]) = (j < prompt ? 0 : sequences[i][j - prompt], Math.Max(0, first + j));
             }
         }
 
@@ -109,7 +110,7 @@ public sealed class ForwardBatch : IDisposable
             prompts[i] = cache.PromptRows;
             var count = prompts[i] + tokens.Count;
             ids.AddRange(Enumerable.Repeat(0L, prompts[i]).Concat(tokens.Select(token => (long)token)));
-            positions.AddRange(Enumerable.Range(cache.Position, count).Select(position => (long)position));
+            positions.AddRange(Enumerable.Range(cache.Position, count).Select(position => (long)Math.Max(0, position)));
             starts[i + 1] = starts[i] + count;
             if (runs is [.., var last] && last.Adapters.SequenceEqual(adapters))
             {
@@ -125,6 +126,7 @@ public sealed class ForwardBatch : IDisposable
         return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts)
         {
             Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
+            _pasts = [.. sequences.Select(sequence => sequence.Cache.Length)],
         };
     }
 
@@ -166,10 +168,10 @@ public sealed class ForwardBatch : IDisposable
         };
     }
 
-    /// <summary>The sequences among the tokens of <paramref name="run"/>: where each begins in the run, and how many tokens it has.</summary>
+    /// <summary>The sequences among the tokens of <paramref name="run"/>: one after another.</summary>
     internal IEnumerable<SequenceSpan> SequencesOf(AdapterRun run) =>
         Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count)
-            .Select(i => new SequenceSpan(Starts[i] - run.Start, Starts[i + 1] - Starts[i]));
+            .Select(i => new SequenceSpan(Starts[i] - run.Start, Starts[i + 1] - Starts[i], PromptRows[i], _pasts.Count == 0 ? 0 : _pasts[i]));
 
     /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
     public ForwardBatch PerSequence() =>
@@ -185,19 +187,27 @@ public sealed class ForwardBatch : IDisposable
         }
     }
 
+    /// <summary>Position of a sequence's first row; below 0 where rows of a prompt take none.</summary>
+    private static int FirstPosition(IReadOnlyList<Adapter> adapters, List<AttentionPrefix> prefixes) =>
+        prefixes.Sum(prefix => prefix.Positions) - adapters.Where(adapter => !adapter.PromptTakesPositions).Sum(adapter => adapter.PromptRows);
+
     private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters)
     {
         if (!cache.HasBegun)
         {
             var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
-            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), prefixes);
+            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), FirstPosition(adapters, prefixes), prefixes);
             prefixes.ForEach(prefix => prefix.Dispose());
         }
     }
 }
 
 /// <summary>A sequence among the tokens of a run.</summary>
-internal readonly record struct SequenceSpan(int Start, int Count);
+/// <param name="Start">Its first row in the run.</param>
+/// <param name="Count">Its rows, those of a prompt included.</param>
+/// <param name="PromptRows">How many of them are an adapter's prompt.</param>
+/// <param name="Past">Rows of it that went through the model before.</param>
+internal readonly record struct SequenceSpan(int Start, int Count, int PromptRows, int Past);
 
 /// <summary>
 /// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded

@@ -23,9 +23,9 @@ public sealed class KeyValueCache(int layers) : IDisposable
     private int _firstPosition;
 
     /// <summary>Takes what adapters put before a sequence: once, before its first token.</summary>
-    internal void Begin(int promptRows, IReadOnlyList<AttentionPrefix> prefixes)
+    internal void Begin(int promptRows, int firstPosition, IReadOnlyList<AttentionPrefix> prefixes)
     {
-        (HasBegun, PromptRows, _firstPosition) = (true, promptRows, prefixes.Sum(prefix => prefix.Positions));
+        (HasBegun, PromptRows, _firstPosition) = (true, promptRows, firstPosition);
         for (var layer = 0; layer < _layers.Length; layer++)
         {
             foreach (var prefix in prefixes)

@@ -123,6 +123,16 @@ public abstract class StreamPart
 
     /// <summary>Draws the weights as the method starts.</summary>
     public abstract void Initialize(Generator generator, Device device);
+
+    /// <summary>Brings loaded or drawn weights into the form that is computed with.</summary>
+    public virtual void Prepare()
+    {
+    }
+
+    /// <summary>Brings trained weights into the form that is saved.</summary>
+    public virtual void Settle()
+    {
+    }
 }
 
 /// <summary>A part that maps hidden states to hidden states.</summary>

@@ -31,6 +31,7 @@ public static class AdapterHubFile
     public static void Save(HubAdapter adapter, string folder, string baseModelName)
     {
         Directory.CreateDirectory(folder);
+        adapter.Settle();
         Write(Path.Combine(folder, WeightsName), adapter.OwnState);
         File.WriteAllText(Path.Combine(folder, AdapterFile.ConfigName), ConfigText(adapter, baseModelName));
         if (adapter.Head is { } head)

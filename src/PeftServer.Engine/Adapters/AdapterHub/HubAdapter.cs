@@ -42,6 +42,10 @@ public sealed class HubAdapter : Adapter
     /// <summary>The head that trains with the adapter and lies in a file of its own; null where the model's own stays as it is.</summary>
     public HubHead? Head { get; }
 
+    public override int PromptRows => _streamParts.Select(entry => entry.Part).OfType<HubPrompt>().Sum(prompt => prompt.Length);
+
+    public override bool PromptTakesPositions => false;
+
     internal HubArchitecture Architecture { get; }
 
     internal IReadOnlyList<HubMethod> Methods { get; }
@@ -51,7 +55,7 @@ public sealed class HubAdapter : Adapter
     /// <summary>Weights of the adapter itself.</summary>
     internal IEnumerable<(string Key, Weight Weight)> OwnState => Shared.SkipLast(HeadState.Count());
 
-    public override long TotalCount => Model.ParameterCount + OwnState.Sum(entry => entry.Weight.ElementCount) + (Head?.AddedCount ?? 0);
+    public override long TotalCount => Model.ParameterCount + OwnState.Where(entry => !entry.Weight.IsBuffer).Sum(entry => entry.Weight.ElementCount) + (Head?.AddedCount ?? 0);
 
     protected override IEnumerable<(string Key, Weight Weight)> Shared =>
         _shared.Select(entry => (entry.Key, entry.Weight))
@@ -77,6 +81,11 @@ public sealed class HubAdapter : Adapter
 
     internal void Attach(HiddenSite site, HiddenPart part, string box)
     {
+        if (site.PartOf(this) is not null)
+        {
+            throw new AdapterException("configs", $"two of them stand at {site.Path}. Leave one out.");
+        }
+
         site.Attach(this, part);
         _streamParts.Add(($"{site.Path}{box}.{Name}", part, () => site.Detach(this)));
     }
@@ -86,6 +95,10 @@ public sealed class HubAdapter : Adapter
         site.Attach(this, part);
         _siteParts.Add(($"{site.Path}.{box}.{Name}", site, part));
     }
+
+    /// <summary>Number of the layer that a site is in, a decoder's after its encoder's; null outside of layers.</summary>
+    internal int? LayerOf(Site site) => Model.Modules().OfType<HiddenSite>()
+        .FirstOrDefault(end => end.Layer >= 0 && site.Path.StartsWith(end.Path[..(end.Path.LastIndexOf('.') + 1)], StringComparison.Ordinal))?.Layer;
 
     /// <summary>x as it was before an invertible adapter, where there is one.</summary>
     internal Tensor Inverted(Tensor x) => _streamParts.Select(entry => entry.Part).OfType<InvertiblePart>().FirstOrDefault()?.Invert(x) ?? x;
@@ -113,7 +126,17 @@ public sealed class HubAdapter : Adapter
         Head?.Initialize(generator, device);
     }
 
-    protected override void PrepareShared() => _siteParts.ForEach(entry => entry.Part.Prepare(entry.Site));
+    protected override void PrepareShared()
+    {
+        _streamParts.ForEach(entry => entry.Part.Prepare());
+        _siteParts.ForEach(entry => entry.Part.Prepare(entry.Site));
+    }
+
+    protected internal override void Settle()
+    {
+        using var frozen = no_grad();
+        _streamParts.ForEach(entry => entry.Part.Settle());
+    }
 
     protected override void Detach()
     {

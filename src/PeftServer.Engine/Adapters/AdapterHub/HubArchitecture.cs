@@ -13,7 +13,7 @@ namespace PeftServer.Engine.Adapters.AdapterHub;
 internal sealed record HubArchitecture(
     string Base, string Query, string Key, string Value, string Intermediate, string Output, bool InvertsOutput = false)
 {
-    private static readonly HubArchitecture Bert = new("bert", "self.query", "self.key", "self.value", "intermediate.dense", "output.dense");
+    private static readonly HubArchitecture Bert = new("bert", "self.query", "self.key", "self.value", ".intermediate.dense", ".output.dense");
     private static readonly HubArchitecture Llama = new("model", "q_proj", "k_proj", "v_proj", "mlp.down_proj", "mlp.up_proj");
     private static readonly HubArchitecture Plugin = Llama with { Intermediate = "mlp.up_proj", Output = "mlp.down_proj", InvertsOutput = true };
 
@@ -23,16 +23,16 @@ internal sealed record HubArchitecture(
         ["roberta"] = Bert with { Base = "roberta" },
         ["electra"] = Bert with { Base = "electra" },
         ["deberta-v2"] = Bert with { Base = "deberta", Query = "self.query_proj", Key = "self.key_proj", Value = "self.value_proj" },
-        ["distilbert"] = new("distilbert", "q_lin", "k_lin", "v_lin", "ffn.lin1", "ffn.lin2"),
+        ["distilbert"] = new("distilbert", "attention.q_lin", "attention.k_lin", "attention.v_lin", "ffn.lin1", "ffn.lin2"),
         ["gpt2"] = new("transformer", "c_attn", "c_attn", "c_attn", "mlp.c_fc", "mlp.c_proj"),
         ["gptj"] = new("transformer", "q_proj", "k_proj", "v_proj", "mlp.fc_in", "mlp.fc_out"),
         ["llama"] = Llama,
         ["mistral"] = Llama,
         ["qwen2"] = Plugin,
         ["qwen3"] = Plugin,
-        ["bart"] = new("model", "q_proj", "k_proj", "v_proj", "fc1", "fc2"),
-        ["t5"] = new("", "Attention.q", "Attention.k", "Attention.v", "DenseReluDense.wi", "DenseReluDense.wo"),
-        ["mt5"] = new("", "Attention.q", "Attention.k", "Attention.v", "DenseReluDense.wi_1", "DenseReluDense.wo"),
+        ["bart"] = new("model", ".q_proj", ".k_proj", ".v_proj", ".fc1", ".fc2"),
+        ["t5"] = new("", "Attention.q", "Attention.k", "Attention.v", "DenseReluDense.wi|DenseReluDense.wi_1", "DenseReluDense.wo"),
+        ["mt5"] = new("", "Attention.q", "Attention.k", "Attention.v", "DenseReluDense.wi|DenseReluDense.wi_1", "DenseReluDense.wo"),
     };
 
     /// <summary>What stands before the paths of the body: <c>bert.</c>, or nothing in a bare model.</summary>
@@ -50,6 +50,13 @@ internal sealed record HubArchitecture(
         var root = known.Base + ".";
         return known with { Root = known.Base.Length > 0 && model.Modules().Any(module => module.Path.StartsWith(root, StringComparison.Ordinal)) ? root : "" };
     }
+
+    /// <summary>Whether a projection goes by a name of this table; several are apart by |.</summary>
+    public bool IsNamed(Site site, string name) =>
+        Array.Exists(name.Split('|'), one => site.Path.EndsWith(one, StringComparison.Ordinal)) && !site.Path.EndsWith("attention.output.dense", StringComparison.Ordinal);
+
+    /// <summary>Which of q, k and v a projection makes; null: none.</summary>
+    public string? Matrix(Site site) => IsNamed(site, Query) ? "q" : IsNamed(site, Key) ? "k" : IsNamed(site, Value) ? "v" : null;
 
     /// <summary>The module that the adapters of a site belong to: they are its <c>adapters</c>.</summary>
     public static string PlaceOf(ResidualSite site) => site.Path.EndsWith(".adapters", StringComparison.Ordinal) ? site.Path[..^".adapters".Length] : site.Path;

@@ -24,7 +24,7 @@ public abstract record HubMethod
     /// <summary>The methods in a complete config, those of a union one after another. Throws <see cref="AdapterException"/>.</summary>
     internal static IReadOnlyList<HubMethod> Read(JsonObject config)
     {
-        if (Architecture_(config) == "union")
+        if (ArchitectureOf(config) == "union")
         {
             return config["configs"] is JsonArray { Count: > 0 } several
                 ? [.. several.SelectMany(one => Read(one as JsonObject ?? throw new AdapterException("configs", "must hold objects.")))]
@@ -33,9 +33,12 @@ public abstract record HubMethod
 
         try
         {
-            HubMethod method = Architecture_(config) switch
+            HubMethod method = ArchitectureOf(config) switch
             {
                 null => config.Deserialize<BottleneckConfig>(PeftJson.Options)!,
+                "lora" => config.Deserialize<HubLoraConfig>(PeftJson.Options)!,
+                "reft" => config.Deserialize<ReftConfig>(PeftJson.Options)!,
+                "prompt_tuning" => config.Deserialize<HubPromptConfig>(PeftJson.Options)!,
                 var other => throw new AdapterException("architecture", $"'{other}' is not supported. {HubNames.Known}"),
             };
             method.Check();
@@ -47,7 +50,7 @@ public abstract record HubMethod
         }
     }
 
-    private static string? Architecture_(JsonObject config) => config["architecture"] is JsonValue value && value.TryGetValue<string>(out var name) ? name : null;
+    private static string? ArchitectureOf(JsonObject config) => config["architecture"] is JsonValue value && value.TryGetValue<string>(out var name) ? name : null;
 }
 
 /// <summary>Settings that can leave out layers.</summary>
