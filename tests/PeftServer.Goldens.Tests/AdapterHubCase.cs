@@ -11,6 +11,7 @@ internal sealed class AdapterHubCase(Golden golden, ClassificationModel model, H
     public static IModelCase Of(Golden golden, PretrainedModel model, HubAdapter adapter) => (model, adapter.Head) switch
     {
         (ClassificationModel body, HubPredictionHead flexible) => new AdapterHubCase(golden, body, flexible),
+        _ when adapter.IsGated => new GatedCase(golden, model),
         _ => CausalCase.Of(golden, model),
     };
 

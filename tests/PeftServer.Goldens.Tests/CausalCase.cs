@@ -150,6 +150,12 @@ internal sealed class CausalCase : IModelCase
             }
 
             next = [.. chosen.Select(token => new[] { (int)token })];
+            if (adapters.Any(adapter => adapter.ReadsWholeSequences))
+            {
+                caches.ForEach(cache => cache.Dispose());
+                caches = prompts.ConvertAll(_ => new KeyValueCache(_model.LayerCount));
+                next = [.. prompts.Select((prompt, i) => prompt.Concat(generated[i]).ToArray())];
+            }
         }
 
         caches.ForEach(cache => cache.Dispose());

@@ -74,6 +74,24 @@ public abstract class Adapter : IDisposable
     /// <summary>The keys and values that this adapter puts before every sequence's own, made anew; null where it puts none.</summary>
     public virtual AttentionPrefix? CreatePrefix() => null;
 
+    /// <summary>The same for the encoder of an encoder-decoder, whose decoder <see cref="CreatePrefix"/> is for.</summary>
+    public virtual AttentionPrefix? CreateEncoderPrefix() => null;
+
+    /// <summary>The same for a decoder's attention to an encoder's texts.</summary>
+    public virtual AttentionPrefix? CreateCrossPrefix() => null;
+
+    /// <summary>
+    /// How much further on keys seem to be than they are, where a model knows positions by their distance alone: a prefix may move the
+    /// keys of a sequence and leave its queries.
+    /// </summary>
+    public virtual int DistanceShift(bool encodes) => 0;
+
+    /// <summary>
+    /// Whether what it does to a token depends on those after it, so that a sequence goes through the model anew with every token it gains:
+    /// a gate that is a mean over the sequence, an intervention on its last tokens.
+    /// </summary>
+    public virtual bool ReadsWholeSequences => false;
+
     /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
     public void Initialize(int seed)
     {

@@ -57,9 +57,12 @@ public static class AdapterHubFile
     /// Loads the adapter in <paramref name="folder"/> onto <paramref name="model"/>. Throws <see cref="CheckpointException"/> for what is
     /// missing, left over, of the wrong shape or not finite, and for an adapter of another architecture.
     /// </summary>
-    public static HubAdapter Load(string folder, PretrainedModel model)
+    /// <param name="folder">The folder.</param>
+    /// <param name="model">The model.</param>
+    /// <param name="missing">Fields that its config lacks: a DiReFT that the library saved needs <c>subtract_projection: false</c>.</param>
+    public static HubAdapter Load(string folder, PretrainedModel model, JsonObject? missing = null)
     {
-        var config = ReadConfig(folder, model);
+        var config = ReadConfig(folder, model, missing);
         var headConfig = HubHeadConfig.Read(folder, model);
         var adapter = new HubAdapter(config, model, headConfig);
         using var scope = NewDisposeScope();
@@ -88,7 +91,7 @@ public static class AdapterHubFile
     }
 
     /// <summary>The settings in a folder of the library, completed and brought up to the format of today.</summary>
-    internal static AdapterHubConfig ReadConfig(string folder, PretrainedModel model)
+    internal static AdapterHubConfig ReadConfig(string folder, PretrainedModel model, JsonObject? missing = null)
     {
         var fields = ReadFields(folder);
         var (type, hidden) = ((string?)fields["model_type"], (int?)fields["hidden_size"]);
@@ -99,14 +102,20 @@ public static class AdapterHubFile
 
         return hidden is { } width && width != model.HiddenSize
             ? throw new CheckpointException($"{AdapterFile.ConfigName}: hidden_size is {width}, but this model's is {model.HiddenSize}.")
-            : ReadConfig(fields);
+            : ReadConfig(fields, missing);
     }
 
-    internal static AdapterHubConfig ReadConfig(JsonObject fields)
+    internal static AdapterHubConfig ReadConfig(JsonObject fields, JsonObject? missing = null)
     {
         try
         {
-            var config = HubNames.Complete(HubNames.Modern(fields["config"], (string?)fields["version"]));
+            var given = HubNames.Modern(fields["config"], (string?)fields["version"]);
+            foreach (var (name, value) in missing ?? [])
+            {
+                (given as JsonObject)?.TryAdd(name, value?.DeepClone());
+            }
+
+            var config = HubNames.Complete(given);
             HubMethod.Read(config);
             return new AdapterHubConfig { Config = config, Name = (string?)fields["name"] ?? throw new AdapterException("name", "is missing.") };
         }

@@ -12,6 +12,7 @@ public sealed class HubAdapter : Adapter
 {
     private readonly List<(string Key, StreamPart Part, Action Detach)> _streamParts = [];
     private readonly List<(string Key, Site Site, SiteAdapter Part)> _siteParts = [];
+    private readonly List<HubPrefix> _prefixes = [];
     private readonly List<(string Key, Weight Weight, Action<Generator, Device> Initialize)> _shared = [];
 
     internal HubAdapter(AdapterHubConfig config, PretrainedModel model, JsonObject? headConfig = null)
@@ -24,7 +25,7 @@ public sealed class HubAdapter : Adapter
             method.Attach(this);
         }
 
-        if (_streamParts.Count + _siteParts.Count == 0)
+        if (_streamParts.Count + _siteParts.Count + _prefixes.Count == 0)
         {
             throw new AdapterException("config", $"puts nothing onto {model.Config.ModelType}: every layer is left out, or no place is named.");
         }
@@ -46,6 +47,20 @@ public sealed class HubAdapter : Adapter
 
     public override bool PromptTakesPositions => false;
 
+    /// <summary>Whether a gate stands somewhere: a mean over all tokens of a sequence.</summary>
+    internal bool IsGated => Methods.Any(method => method is BottleneckConfig { UseGating: true } or HubLoraConfig { UseGating: true } or HubPrefixConfig { UseGating: true });
+
+    public override bool ReadsWholeSequences => IsGated || Methods.Any(method => method is ReftConfig { SuffixPositions: > 0 });
+
+    /// <summary>The library's T5 counts a prefix among the keys, not among the queries.</summary>
+    public override int DistanceShift(bool encodes) => _prefixes.Find(prefix => prefix.Kind == (encodes ? AttentionKind.Encoder : AttentionKind.Self))?.Length ?? 0;
+
+    public override AttentionPrefix? CreatePrefix() => PrefixOf(AttentionKind.Self);
+
+    public override AttentionPrefix? CreateEncoderPrefix() => PrefixOf(AttentionKind.Encoder);
+
+    public override AttentionPrefix? CreateCrossPrefix() => PrefixOf(AttentionKind.Cross);
+
     internal HubArchitecture Architecture { get; }
 
     internal IReadOnlyList<HubMethod> Methods { get; }
@@ -59,12 +74,15 @@ public sealed class HubAdapter : Adapter
 
     protected override IEnumerable<(string Key, Weight Weight)> Shared =>
         _shared.Select(entry => (entry.Key, entry.Weight))
+            .Concat(_prefixes.SelectMany(prefix => prefix.State.Select(state => ($"{Architecture.Root}prefix_tuning.prefix_tunings.{Name}.{state.Name}", state.Weight))))
             .Concat(_streamParts.SelectMany(entry => entry.Part.State.Select(state => ($"{entry.Key}.{state.Name}", state.Weight))))
             .Concat(_siteParts.SelectMany(entry => entry.Part.State.Select(state => ($"{entry.Key}.{state.Name}", state.Weight))))
             .Select(entry => (Qualified(entry.Item1), entry.Item2))
             .Concat(HeadState);
 
     protected override IEnumerable<Weight> SharedDerived => _siteParts.SelectMany(entry => entry.Part.Derived);
+
+    private AttentionPrefix? PrefixOf(AttentionKind kind) => _prefixes.Find(prefix => prefix.Kind == kind)?.Create();
 
     /// <summary>A model that takes flexible heads names its body, where a bare one does not.</summary>
     private string Qualified(string key) => Head is HubPredictionHead && Architecture is { Root: "", Base: { Length: > 0 } body } ? $"{body}.{key}" : key;
@@ -90,11 +108,18 @@ public sealed class HubAdapter : Adapter
         _streamParts.Add(($"{site.Path}{box}.{Name}", part, () => site.Detach(this)));
     }
 
-    internal void Attach(Site site, SiteAdapter part, string box)
+    /// <summary>Puts a part at a site; <paramref name="box"/> is what its keys have between the site and the adapter's name, or the whole key.</summary>
+    internal void Attach(Site site, SiteAdapter part, string box, bool isKey = false)
     {
         site.Attach(this, part);
-        _siteParts.Add(($"{site.Path}.{box}.{Name}", site, part));
+        _siteParts.Add((isKey ? box : $"{site.Path}.{box}.{Name}", site, part));
     }
+
+    internal void Attach(HubPrefix prefix) => _prefixes.Add(prefix);
+
+    /// <summary>Number of the first layer of the stack that a kind of attention is in.</summary>
+    internal int FirstLayerOf(AttentionKind kind) =>
+        Architecture.HasDecoder && kind is not AttentionKind.Encoder ? Model.Modules().OfType<HiddenSite>().Where(site => site.Path.Contains("decoder.", StringComparison.Ordinal)).Min(site => site.Layer) : 0;
 
     /// <summary>Number of the layer that a site is in, a decoder's after its encoder's; null outside of layers.</summary>
     internal int? LayerOf(Site site) => Model.Modules().OfType<HiddenSite>()
@@ -121,6 +146,7 @@ public sealed class HubAdapter : Adapter
     {
         var device = Model.Device;
         _shared.ForEach(entry => entry.Initialize(generator, device));
+        _prefixes.ForEach(prefix => prefix.Initialize(generator, device));
         _streamParts.ForEach(entry => entry.Part.Initialize(generator, device));
         _siteParts.ForEach(entry => entry.Part.Initialize(entry.Site, generator));
         Head?.Initialize(generator, device);

@@ -38,6 +38,9 @@ internal sealed record HubArchitecture(
     /// <summary>What stands before the paths of the body: <c>bert.</c>, or nothing in a bare model.</summary>
     public string Root { get; private init; } = "";
 
+    /// <summary>Whether there are an encoder and a decoder.</summary>
+    public bool HasDecoder { get; private init; }
+
     /// <summary>The parts of <paramref name="model"/>. Throws <see cref="AdapterException"/> for one that the library does not know.</summary>
     public static HubArchitecture Of(PretrainedModel model)
     {
@@ -48,12 +51,40 @@ internal sealed record HubArchitecture(
         }
 
         var root = known.Base + ".";
-        return known with { Root = known.Base.Length > 0 && model.Modules().Any(module => module.Path.StartsWith(root, StringComparison.Ordinal)) ? root : "" };
+        return known with { HasDecoder = model is Seq2SeqLanguageModel, Root = known.Base.Length > 0 && model.Modules().Any(module => module.Path.StartsWith(root, StringComparison.Ordinal)) ? root : "" };
     }
 
     /// <summary>Whether a projection goes by a name of this table; several are apart by |.</summary>
     public bool IsNamed(Site site, string name) =>
         Array.Exists(name.Split('|'), one => site.Path.EndsWith(one, StringComparison.Ordinal)) && !site.Path.EndsWith("attention.output.dense", StringComparison.Ordinal);
+
+    /// <summary>Whether a projection makes queries.</summary>
+    public bool MakesQueries(Projection site) => IsNamed(site, Query);
+
+    /// <summary>What the attention of a projection looks at.</summary>
+    public AttentionKind AttentionOf(Projection site) =>
+        site.Path.Contains("EncDecAttention", StringComparison.Ordinal) || site.Path.Contains("encoder_attn", StringComparison.Ordinal) ? AttentionKind.Cross
+        : HasDecoder && !site.Path.Contains("decoder.", StringComparison.Ordinal) ? AttentionKind.Encoder
+        : AttentionKind.Self;
+
+    /// <summary>What the library calls the prefix of a kind of attention.</summary>
+    public string PrefixName(AttentionKind kind) => kind switch
+    {
+        AttentionKind.Encoder => "encoder_prefix",
+        AttentionKind.Cross => "cross_prefix",
+        _ when Base == "distilbert" => "self",
+        _ => "self_prefix",
+    };
+
+    /// <summary>Heads of keys, and the width of one.</summary>
+    public (int Heads, int Width) KeyHeads(PretrainedConfig config, AttentionKind kind)
+    {
+        var side = kind is AttentionKind.Encoder ? "encoder" : "decoder";
+        int First(params string[] names) => config.Int(names.FirstOrDefault(config.Has) ?? names[0]);
+        var heads = First($"{side}_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads");
+        var width = config.Has("head_dim") ? config.Int("head_dim") : config.Has("d_kv") ? config.Int("d_kv") : First("hidden_size", "n_embd", "d_model", "dim") / heads;
+        return (config.Has("num_key_value_heads") ? config.Int("num_key_value_heads") : heads, width);
+    }
 
     /// <summary>Which of q, k and v a projection makes; null: none.</summary>
     public string? Matrix(Site site) => IsNamed(site, Query) ? "q" : IsNamed(site, Key) ? "k" : IsNamed(site, Value) ? "v" : null;

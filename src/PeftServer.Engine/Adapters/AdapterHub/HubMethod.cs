@@ -37,6 +37,7 @@ public abstract record HubMethod
             {
                 null => config.Deserialize<BottleneckConfig>(PeftJson.Options)!,
                 "lora" => config.Deserialize<HubLoraConfig>(PeftJson.Options)!,
+                "prefix_tuning" => config.Deserialize<HubPrefixConfig>(PeftJson.Options)!,
                 "reft" => config.Deserialize<ReftConfig>(PeftJson.Options)!,
                 "prompt_tuning" => config.Deserialize<HubPromptConfig>(PeftJson.Options)!,
                 var other => throw new AdapterException("architecture", $"'{other}' is not supported. {HubNames.Known}"),

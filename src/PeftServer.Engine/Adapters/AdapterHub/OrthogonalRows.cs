@@ -9,6 +9,8 @@ namespace PeftServer.Engine.Adapters.AdapterHub;
 /// </summary>
 internal sealed class OrthogonalRows
 {
+    private static readonly long[] Columns = [0];
+
     private readonly Weight _original; // (r, width)
     private readonly Weight _base; // (width, width)
 
@@ -31,7 +33,7 @@ internal sealed class OrthogonalRows
         using var scope = NewDisposeScope();
         var x = _original.Value.t(); // [width, r]
         var below = x.tril(-1);
-        var tau = below.mul(below).sum(0).Plus(1).reciprocal().Times(2); // [r]
+        var tau = below.mul(below).sum(Columns).Plus(1).reciprocal().Times(2); // [r]
         var q = linalg.householder_product(below, tau);
 
         // Signs: PyTorch cuts the diagonal to whole numbers, so that weight decay would end it; here it stays what it was.

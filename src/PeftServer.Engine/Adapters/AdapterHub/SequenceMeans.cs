@@ -7,6 +7,10 @@ internal static class SequenceMeans
 {
     private static readonly long[] Rows = [0];
 
+    /// <summary>x [n, k] of the run's tokens; the mean [k] of each sequence, by its number in the batch.</summary>
+    public static List<(int Sequence, Tensor Mean)> Of(Tensor x, ForwardBatch batch, AdapterRun run) =>
+        [.. batch.SequencesOf(run).Select(sequence => (sequence.Index, x.narrow(0, sequence.Start, sequence.Count).mean(Rows)))];
+
     /// <summary>x [n, k] of the run's tokens; the result has for every token the mean over its sequence.</summary>
     public static Tensor Spread(Tensor x, ForwardBatch batch, AdapterRun run)
     {
