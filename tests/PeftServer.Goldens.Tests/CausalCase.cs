@@ -20,6 +20,7 @@ internal sealed class CausalCase : IModelCase
         return (kind, model) switch
         {
             ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal),
+            ("seq2seq", Seq2SeqLanguageModel seq2seq) => new Seq2SeqCase(golden, seq2seq),
             ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier),
             _ => throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet."),
         };
@@ -149,6 +150,12 @@ internal sealed class CausalCase : IModelCase
             }
 
             next = [.. chosen.Select(token => new[] { (int)token })];
+            if (adapters.Any(adapter => adapter.ReadsWholeSequences))
+            {
+                caches.ForEach(cache => cache.Dispose());
+                caches = prompts.ConvertAll(_ => new KeyValueCache(_model.LayerCount));
+                next = [.. prompts.Select((prompt, i) => prompt.Concat(generated[i]).ToArray())];
+            }
         }
 
         caches.ForEach(cache => cache.Dispose());

@@ -55,7 +55,7 @@ public abstract class Adapter : IDisposable
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public long TotalCount => Model.ParameterCount + Counted(SharedTraining)
+    public virtual long TotalCount => Model.ParameterCount + Counted(SharedTraining)
         + _parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).Sum(entry => Counted(entry.Part.State));
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
@@ -68,11 +68,32 @@ public abstract class Adapter : IDisposable
     /// <summary>Positions that this adapter takes up before every sequence, with rows or with keys and values.</summary>
     public virtual int VirtualTokens => PromptRows;
 
+    /// <summary>Whether those rows count as positions, so that a sequence's own tokens come after them.</summary>
+    public virtual bool PromptTakesPositions => true;
+
     /// <summary>Tokens among those rows that supervised training learns in every sequence, as it does the sequence's own.</summary>
     public virtual IReadOnlyList<PromptTarget> PromptTargets => [];
 
     /// <summary>The keys and values that this adapter puts before every sequence's own, made anew; null where it puts none.</summary>
     public virtual AttentionPrefix? CreatePrefix() => null;
+
+    /// <summary>The same for the encoder of an encoder-decoder, whose decoder <see cref="CreatePrefix"/> is for.</summary>
+    public virtual AttentionPrefix? CreateEncoderPrefix() => null;
+
+    /// <summary>The same for a decoder's attention to an encoder's texts.</summary>
+    public virtual AttentionPrefix? CreateCrossPrefix() => null;
+
+    /// <summary>
+    /// How much further on keys seem to be than they are, where a model knows positions by their distance alone: a prefix may move the
+    /// keys of a sequence and leave its queries.
+    /// </summary>
+    public virtual int DistanceShift(bool encodes) => 0;
+
+    /// <summary>
+    /// Whether what it does to a token depends on those after it, so that a sequence goes through the model anew with every token it gains:
+    /// a gate that is a mean over the sequence, an intervention on its last tokens.
+    /// </summary>
+    public virtual bool ReadsWholeSequences => false;
 
     /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
     public void Initialize(int seed)
@@ -221,7 +242,8 @@ public abstract class Adapter : IDisposable
         }
     }
 
-    private void Detach()
+    /// <summary>Takes every part off the model.</summary>
+    protected virtual void Detach()
     {
         foreach (var (site, _) in _parts)
         {

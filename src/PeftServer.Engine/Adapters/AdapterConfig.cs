@@ -2,6 +2,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Adapters.AdaptionPrompt;
 using PeftServer.Engine.Adapters.Beft;
 using PeftServer.Engine.Adapters.Boft;
@@ -46,6 +47,7 @@ namespace PeftServer.Engine.Adapters;
 /// <c>peft</c>, the jsonb column and the file. The <see cref="JsonDerivedTypeAttribute"/> lines are the list of methods.
 /// </summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
+[JsonDerivedType(typeof(AdapterHubConfig), "ADAPTERS")]
 [JsonDerivedType(typeof(AdaptionPromptConfig), "ADAPTION_PROMPT")]
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
 [JsonDerivedType(typeof(BoftConfig), "BOFT")]

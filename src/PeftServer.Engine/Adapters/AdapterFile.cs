@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
@@ -8,7 +9,7 @@ namespace PeftServer.Engine.Adapters;
 
 /// <summary>
 /// Adapters in folders as PEFT's <c>save_pretrained</c> writes them: <c>adapter_config.json</c> beside
-/// <c>adapter_model.safetensors</c>.
+/// <c>adapter_model.safetensors</c>; those of the <c>adapters</c> library are <see cref="AdapterHubFile"/>'s.
 /// </summary>
 public static class AdapterFile
 {
@@ -21,6 +22,12 @@ public static class AdapterFile
     /// <summary>Writes the adapter to <paramref name="folder"/>, which is made where it is missing.</summary>
     public static void Save(Adapter adapter, string folder, string baseModelName)
     {
+        if (adapter is HubAdapter hub)
+        {
+            AdapterHubFile.Save(hub, folder, baseModelName);
+            return;
+        }
+
         Directory.CreateDirectory(folder);
         adapter.Settle();
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
@@ -57,6 +64,11 @@ public static class AdapterFile
         try
         {
             var fields = JsonNode.Parse(File.ReadAllText(path))?.AsObject() ?? throw new CheckpointException($"{ConfigName} is null.");
+            if (AdapterHubFile.IsHubConfig(fields))
+            {
+                return AdapterHubFile.ReadConfig(fields);
+            }
+
             var method = (string?)fields["peft_type"] ?? throw new CheckpointException($"{ConfigName}: peft_type is missing.");
             if (!AdapterConfig.Types.TryGetValue(method, out var type))
             {
@@ -85,7 +97,13 @@ public static class AdapterFile
     /// </summary>
     public static Adapter Load(string folder, PretrainedModel model)
     {
-        var adapter = ReadConfig(folder).CreateAdapter(model);
+        var config = ReadConfig(folder);
+        if (config is AdapterHubConfig)
+        {
+            return AdapterHubFile.Load(folder, model);
+        }
+
+        var adapter = config.CreateAdapter(model);
         try
         {
             Fill(adapter, folder);
@@ -146,7 +164,7 @@ public static class AdapterFile
         }
     }
 
-    private static string Listed(string what, List<string> names) =>
+    internal static string Listed(string what, List<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
 
     private static void DropNeutral(JsonObject fields, Type type)

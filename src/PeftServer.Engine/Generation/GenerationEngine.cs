@@ -131,7 +131,7 @@ public sealed class GenerationEngine : IDisposable
         {
             using var scope = NewDisposeScope();
             using var batch = ForwardBatch.Cached(
-                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters, chunk.Sequence.Request.Task))], model.Device);
+                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters, Task: chunk.Sequence.Request.Task))], model.Device);
             var hidden = model.Hidden(batch); // [n, hidden]
             var ready = new List<(GenerationSequence Sequence, long Last)>();
             for (var i = 0; i < chunks.Count; i++)

@@ -4,7 +4,7 @@ namespace PeftServer.Engine.Models;
 /// Keys and values that an adapter puts before a sequence's own, as if they had long been in its cache. It is made for one batch, which
 /// disposes of it; where gradients are on, they flow into it.
 /// </summary>
-public sealed class AttentionPrefix : IDisposable
+public class AttentionPrefix : IDisposable
 {
     private readonly IReadOnlyDictionary<int, (Tensor Keys, Tensor Values)> _layers;
 
@@ -27,10 +27,16 @@ public sealed class AttentionPrefix : IDisposable
     /// <summary>Keys and values of a layer, [P, G, D] each.</summary>
     public (Tensor Keys, Tensor Values)? At(int layer) => _layers.TryGetValue(layer, out var found) ? found : null;
 
+    /// <summary>The same for one sequence of the batch, where they depend on it.</summary>
+    internal virtual (Tensor Keys, Tensor Values)? At(int layer, int sequence) => At(layer);
+
+    /// <summary>Whether a cache may hold them: they are the same at every step.</summary>
+    internal virtual bool IsKept => true;
+
     /// <summary>k and v [S, G, D] of a layer behind those of <paramref name="prefixes"/>, the first of them first.</summary>
-    internal static (Tensor Keys, Tensor Values) Before(IReadOnlyList<AttentionPrefix> prefixes, int layer, Tensor k, Tensor v)
+    internal static (Tensor Keys, Tensor Values) Before(IReadOnlyList<AttentionPrefix> prefixes, int layer, int sequence, Tensor k, Tensor v)
     {
-        var before = prefixes.Select(prefix => prefix.At(layer)).OfType<(Tensor Keys, Tensor Values)>().ToList();
+        var before = prefixes.Select(prefix => prefix.At(layer, sequence)).OfType<(Tensor Keys, Tensor Values)>().ToList();
         if (before.Count == 0)
         {
             return (k, v);
@@ -50,12 +56,14 @@ public sealed class AttentionPrefix : IDisposable
         }
     }
 
-    public void Dispose()
+    public virtual void Dispose()
     {
         foreach (var (keys, values) in _layers.Values)
         {
             keys.Dispose();
             values.Dispose();
         }
+
+        GC.SuppressFinalize(this);
     }
 }

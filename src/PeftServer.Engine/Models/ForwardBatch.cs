@@ -11,6 +11,8 @@ public sealed class ForwardBatch : IDisposable
     private readonly IReadOnlyList<AttentionPrefix> _prefixes;
     private readonly Dictionary<object, Tensor> _made = [];
     private IReadOnlyList<CachedSequence>? _cached;
+    private IReadOnlyList<int> _pasts = [];
+    private Tensor? _tokenTypes;
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -26,6 +28,9 @@ public sealed class ForwardBatch : IDisposable
 
     /// <summary>Position of each token in its sequence [n].</summary>
     public Tensor Positions { get; }
+
+    /// <summary>Segment of each token [n], for models that tell segments apart; 0 where the caller does not say.</summary>
+    public Tensor TokenTypes => _tokenTypes ??= zeros_like(Ids).DetachFromDisposeScope();
 
     /// <summary>Where each sequence begins among the tokens, its prompt included, and at the end how many tokens there are.</summary>
     public IReadOnlyList<int> Starts { get; }
@@ -52,14 +57,62 @@ public sealed class ForwardBatch : IDisposable
     public int TaskOf(int sequence) => Tasks.Count == 0 ? 0 : Tasks[sequence];
 
     /// <summary>
-    /// Whole sequences under one set of adapters: training rows or prompts. Positions count from 0, behind what the adapters put before a
-    /// sequence. Sequences attend to themselves alone.
+    /// What the sequences of an encoder-decoder's decoder look at: encoded texts, one for each sequence, in their order. Not owned.
     /// </summary>
-    public static ForwardBatch Packed(IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null)
+    public IReadOnlyList<EncodedSource> Sources { get; private init; } = [];
+
+    /// <summary>
+    /// Whole sequences under one set of adapters: training rows or prompts. Positions count from 0, behind what the adapters put before a
+    /// sequence. Sequences attend to themselves alone, and a decoder's to <paramref name="source"/>, which holds as many texts.
+    /// <paramref name="tokenTypes"/> gives each token's segment; <paramref name="encodes"/>: these are an encoder-decoder's texts.
+    /// </summary>
+    public static ForwardBatch Packed(
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null,
+        EncodedSource? source = null, IReadOnlyList<int[]>? tokenTypes = null, bool encodes = false)
+    {
+        var (ids, positions, starts, prompt, prefixes) = Laid(sequences, adapters, device, encodes);
+        return new ForwardBatch(
+            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes), [.. sequences.Select(_ => prompt)], prefixes)
+        {
+            Dropout = dropout,
+            Tasks = tasks ?? [],
+            Sources = source is null ? [] : [source],
+            _tokenTypes = tokenTypes is null ? null
+                : tensor(tokenTypes.SelectMany(types => Enumerable.Repeat(0L, prompt).Concat(types.Select(type => (long)type))).ToArray(), device: device).DetachFromDisposeScope(),
+        };
+    }
+
+    /// <summary>
+    /// As <see cref="Packed"/>, with every sequence padded to the longest by <paramref name="pad"/>: tokens do not see padding, padding
+    /// sees tokens. For what looks at the states of padding as well, as transformers' loss for answers does.
+    /// </summary>
+    public static ForwardBatch Padded(IReadOnlyList<int[]> sequences, int pad, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null)
+    {
+        var width = sequences.Max(sequence => sequence.Length);
+        var rows = sequences.Select(sequence => sequence.Concat(Enumerable.Repeat(pad, width - sequence.Length)).ToArray()).ToList();
+        var (ids, positions, starts, prompt, prefixes) = Laid(rows, adapters, device);
+        var attention = new PaddedAttention(prompt + width, [.. sequences.Select(sequence => prompt + sequence.Length)], prefixes);
+        return new ForwardBatch(
+            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention, [.. sequences.Select(_ => prompt)], prefixes) { Dropout = dropout };
+    }
+
+    /// <summary>Rows of ids and positions [rows, width] under one set of adapters, in a layout that <paramref name="attention"/> knows.</summary>
+    internal static ForwardBatch Rows(
+        Tensor ids, Tensor positions, IReadOnlyList<Adapter> adapters, Func<IReadOnlyList<AttentionPrefix>, AttentionBackend> attention)
+    {
+        var (rows, width) = ((int)ids.size(0), (int)ids.size(1));
+        var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
+        return new ForwardBatch(
+            ids.flatten(), positions.flatten(), [.. Enumerable.Range(0, rows + 1).Select(row => row * width)], [new AdapterRun(adapters, 0, rows * width)],
+            attention(prefixes), null, prefixes);
+    }
+
+    private static (Tensor Ids, Tensor Positions, int[] Starts, int Prompt, List<AttentionPrefix> Prefixes) Laid(
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, bool encodes = false)
     {
         var prompt = adapters.Sum(adapter => adapter.PromptRows);
-        var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
-        var first = prefixes.Sum(prefix => prefix.Positions);
+        var prefixes = adapters.Select(adapter => encodes ? adapter.CreateEncoderPrefix() : adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
+        var first = FirstPosition(adapters, prefixes);
         var starts = new int[sequences.Count + 1];
         for (var i = 0; i < sequences.Count; i++)
         {
@@ -72,17 +125,11 @@ public sealed class ForwardBatch : IDisposable
         {
             for (var j = 0; j < prompt + sequences[i].Length; j++)
             {
-                (ids[starts[i] + j], positions[starts[i] + j]) = (j < prompt ? 0 : sequences[i][j - prompt], first + j);
+                (ids[starts[i] + j], positions[starts[i] + j]) = (j < prompt ? 0 : sequences[i][j - prompt], Math.Max(0, first + j));
             }
         }
 
-        return new ForwardBatch(
-            tensor(ids, device: device), tensor(positions, device: device), starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes),
-            [.. sequences.Select(_ => prompt)], prefixes)
-        {
-            Dropout = dropout,
-            Tasks = tasks ?? [],
-        };
+        return (tensor(ids, device: device), tensor(positions, device: device), starts, prompt, prefixes);
     }
 
     /// <summary>
@@ -103,7 +150,7 @@ public sealed class ForwardBatch : IDisposable
             prompts[i] = cache.PromptRows;
             var count = prompts[i] + tokens.Count;
             ids.AddRange(Enumerable.Repeat(0L, prompts[i]).Concat(tokens.Select(token => (long)token)));
-            positions.AddRange(Enumerable.Range(cache.Position, count).Select(position => (long)position));
+            positions.AddRange(Enumerable.Range(cache.Position, count).Select(position => (long)Math.Max(0, position)));
             starts[i + 1] = starts[i] + count;
             if (runs is [.., var last] && last.Adapters.SequenceEqual(adapters))
             {
@@ -115,13 +162,21 @@ public sealed class ForwardBatch : IDisposable
             }
         }
 
-        var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
-        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts)
+        // What a cache cannot hold is made anew for every batch.
+        var anew = sequences.Select(sequence => sequence.Adapters.Where(adapter => adapter.ReadsWholeSequences)
+            .Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().Where(prefix => !prefix.IsKept).ToList()).ToList();
+        var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)], anew);
+        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts, [.. anew.SelectMany(prefixes => prefixes)])
         {
+            Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
             Tasks = sequences.Any(sequence => sequence.Task != 0) ? [.. sequences.Select(sequence => sequence.Task)] : [],
             _cached = sequences,
+            _pasts = [.. sequences.Select(sequence => sequence.Cache.Length)],
         };
     }
+
+    /// <summary>What adapters put before the keys and values of the sequences.</summary>
+    internal IReadOnlyList<AttentionPrefix> Prefixes => _prefixes;
 
     /// <summary>Where the sequences' own tokens stand in this batch: places among own tokens to places among all, prompts included.</summary>
     public long[] PlacesOf(long[] tokens)
@@ -137,7 +192,7 @@ public sealed class ForwardBatch : IDisposable
     }
 
     /// <summary>Hidden states picked for the head, a run of rows for each set of adapters: nothing attends.</summary>
-    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device, IReadOnlyList<int>? tasks = null)
+    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device, IReadOnlyList<int>? tasks = null, Generator? dropout = null)
     {
         var (runs, count) = (new List<AdapterRun>(), 0);
         foreach (var row in rows)
@@ -158,12 +213,18 @@ public sealed class ForwardBatch : IDisposable
         return new ForwardBatch(empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), starts, runs, new PackedAttention(starts))
         {
             Tasks = tasks ?? [],
+            Dropout = dropout,
         };
     }
 
+    /// <summary>The sequences among the tokens of <paramref name="run"/>: one after another.</summary>
+    internal IEnumerable<SequenceSpan> SequencesOf(AdapterRun run) =>
+        Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count)
+            .Select(i => new SequenceSpan(i, Starts[i] - run.Start, Starts[i + 1] - Starts[i], PromptRows[i], _pasts.Count == 0 ? 0 : _pasts[i]));
+
     /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
     public ForwardBatch PerSequence() =>
-        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Tasks);
+        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Tasks, Dropout);
 
     /// <summary>A tensor that an adapter makes once for the whole batch, which keeps it and disposes of it.</summary>
     internal Tensor Once(object key, Func<Tensor> make)
@@ -202,26 +263,43 @@ public sealed class ForwardBatch : IDisposable
 
         Ids.Dispose();
         Positions.Dispose();
+        _tokenTypes?.Dispose();
         foreach (var prefix in _prefixes)
         {
             prefix.Dispose();
         }
     }
 
+    /// <summary>Position of a sequence's first row; below 0 where rows of a prompt take none.</summary>
+    private static int FirstPosition(IReadOnlyList<Adapter> adapters, List<AttentionPrefix> prefixes) =>
+        prefixes.Sum(prefix => prefix.Positions) - adapters.Where(adapter => !adapter.PromptTakesPositions).Sum(adapter => adapter.PromptRows);
+
     private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters)
     {
         if (!cache.HasBegun)
         {
             var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
-            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), prefixes);
+            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), FirstPosition(adapters, prefixes), [.. prefixes.Where(prefix => prefix.IsKept)]);
             prefixes.ForEach(prefix => prefix.Dispose());
         }
     }
 }
 
-/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
+/// <summary>A sequence among the tokens of a run.</summary>
+/// <param name="Index">Its number in the batch.</param>
+/// <param name="Start">Its first row in the run.</param>
+/// <param name="Count">Its rows, those of a prompt included.</param>
+/// <param name="PromptRows">How many of them are an adapter's prompt.</param>
+/// <param name="Past">Rows of it that went through the model before.</param>
+internal readonly record struct SequenceSpan(int Index, int Start, int Count, int PromptRows, int Past);
+
+/// <summary>
+/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
+/// text.
+/// </summary>
 /// <param name="Tokens">What to feed.</param>
 /// <param name="Cache">Keys and values so far.</param>
 /// <param name="Adapters">What the sequence uses.</param>
+/// <param name="Source">The encoded text.</param>
 /// <param name="Task">The task it is of, for adapters that know several.</param>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, int Task = 0);
+public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);

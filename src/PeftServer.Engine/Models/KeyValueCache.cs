@@ -27,9 +27,9 @@ public sealed class KeyValueCache(int layers) : IDisposable
     internal KeyValueCache FirstPass => _firstPass ??= new KeyValueCache(layers);
 
     /// <summary>Takes what adapters put before a sequence: once, before its first token.</summary>
-    internal void Begin(int promptRows, IReadOnlyList<AttentionPrefix> prefixes)
+    internal void Begin(int promptRows, int firstPosition, IReadOnlyList<AttentionPrefix> prefixes)
     {
-        (HasBegun, PromptRows, _firstPosition) = (true, promptRows, prefixes.Sum(prefix => prefix.Positions));
+        (HasBegun, PromptRows, _firstPosition) = (true, promptRows, firstPosition);
         for (var layer = 0; layer < _layers.Length; layer++)
         {
             foreach (var prefix in prefixes)
@@ -107,7 +107,8 @@ public sealed class KeyValueCache(int layers) : IDisposable
 }
 
 /// <summary>New tokens of sequences whose past is cached: each attends to its own past and itself. Without gradients.</summary>
-internal sealed class CachedAttention(IReadOnlyList<int> starts, IReadOnlyList<KeyValueCache> caches) : AttentionBackend
+internal sealed class CachedAttention(
+    IReadOnlyList<int> starts, IReadOnlyList<KeyValueCache> caches, IReadOnlyList<IReadOnlyList<AttentionPrefix>> anew) : AttentionBackend
 {
     public override Tensor Attend(int layer, Tensor q, Tensor k, Tensor v, AttentionOptions options)
     {
@@ -117,6 +118,7 @@ internal sealed class CachedAttention(IReadOnlyList<int> starts, IReadOnlyList<K
         {
             var (start, length) = (starts[i], starts[i + 1] - starts[i]);
             var (keys, values) = caches[i].Append(layer, k.narrow(0, start, length), v.narrow(0, start, length));
+            (keys, values) = AttentionPrefix.Before(anew[i], layer, i, keys, values);
             outputs[i] = AttendOne(q.narrow(0, start, length), keys, values, options);
         }
 

@@ -1,103 +1,78 @@
-using System.Text.Json;
-
 namespace PeftServer.Engine.Weights;
 
-/// <summary>The tensors of a model folder: one safetensors file, or several under an index.</summary>
-public sealed class Checkpoint : IDisposable
+/// <summary>The tensors of a model by their names, whatever files hold them.</summary>
+public abstract class Checkpoint : IDisposable
 {
-    public const string SingleFile = "model.safetensors";
-    public const string Index = "model.safetensors.index.json";
-
-    private readonly string _folder;
-    private readonly Dictionary<string, SafetensorsFile> _files;
-
-    private Checkpoint(string folder, IEnumerable<string> names)
-    {
-        (_folder, _files) = (folder, []);
-        try
-        {
-            foreach (var name in names)
-            {
-                _files[name] = SafetensorsFile.Open(Path.Combine(folder, name));
-            }
-        }
-        catch
-        {
-            Dispose();
-            throw;
-        }
-    }
+    /// <summary>The folder or file, for errors.</summary>
+    protected abstract string Place { get; }
 
     /// <summary>Names of all tensors.</summary>
-    public IEnumerable<string> Names => _files.Values.SelectMany(file => file.Header.Entries.Keys);
+    public abstract IEnumerable<string> Names { get; }
+
+    /// <summary>The tensor <paramref name="name"/> on the CPU; a view of the file where that is possible.</summary>
+    public abstract Tensor Tensor(string name);
 
     /// <summary>Opens the checkpoint in <paramref name="folder"/>. Throws <see cref="CheckpointException"/>.</summary>
-    public static Checkpoint Open(string folder)
-    {
-        if (File.Exists(Path.Combine(folder, SingleFile)))
-        {
-            return new Checkpoint(folder, [SingleFile]);
-        }
-
-        return File.Exists(Path.Combine(folder, Index))
-            ? new Checkpoint(folder, Shards(folder))
-            : throw new CheckpointException($"There is neither {SingleFile} nor {Index} in {folder}.");
-    }
+    public static Checkpoint Open(string folder) => SafetensorsCheckpoint.Open(folder);
 
     /// <summary>
-    /// Gives every one of <paramref name="weights"/> its tensor on <paramref name="device"/>, as <paramref name="dtype"/> where it
-    /// is floating-point. Throws when some are missing, or when the checkpoint holds what nobody asked for.
+    /// Gives the weights of <paramref name="plan"/> their tensors on <paramref name="device"/>, as <paramref name="dtype"/> where
+    /// they are floating-point. One that modules share may be saved under several names if their values are the same. Throws when
+    /// some are missing that the model cannot draw, or when the checkpoint holds what nobody asked for.
     /// </summary>
-    public void Fill(IEnumerable<Weight> weights, Device device, ScalarType dtype, Func<string, bool> ignores)
+    public WeightPlacement Fill(WeightPlan plan, Device device, ScalarType dtype)
     {
-        var places = _files.Values.SelectMany(file => file.Header.Entries.Keys.Select(name => (name, file))).ToDictionary();
-        var missing = new List<string>();
-        foreach (var weight in weights)
-        {
-            if (!places.Remove(weight.Path, out var file))
-            {
-                missing.Add(weight.Path);
-                continue;
-            }
-
-            using var scope = NewDisposeScope();
-            var stored = file.Tensor(weight.Path);
-            var wanted = stored.is_floating_point() ? dtype : stored.dtype;
-            weight.Set(stored.to(wanted, device).MoveToOuterDisposeScope());
-        }
-
-        var unexpected = places.Keys.Where(name => !ignores(name)).ToList();
-        if (missing.Count > 0 || unexpected.Count > 0)
+        var placement = plan.Place(Names);
+        var missing = placement.Missing.Where(weight => !plan.MayBeMissing(weight)).Select(weight => weight.Path).ToList();
+        if (missing.Count > 0 || placement.Unexpected.Count > 0)
         {
             throw new CheckpointException(
-                $"The weights in {_folder} do not fit its config.json:{Listed(" missing", missing)}{Listed(" unexpected", unexpected)}");
+                $"The weights in {Place} do not fit its config.json:{Listed(" missing", missing)}{Listed(" unexpected", placement.Unexpected)}");
         }
-    }
 
-    public void Dispose()
-    {
-        foreach (var file in _files.Values)
+        foreach (var (weight, names) in placement.Whole)
         {
-            file.Dispose();
+            using var scope = NewDisposeScope();
+            var stored = Tensor(names[0]);
+            names.Skip(1).ToList().ForEach(name => CheckSame(stored, names[0], Tensor(name), name));
+            Set(weight, stored, device, dtype);
         }
+
+        foreach (var (weight, rows) in placement.InPieces)
+        {
+            using var scope = NewDisposeScope();
+            Set(weight, Joined(weight, rows), device, dtype);
+        }
+
+        return placement;
     }
 
-    private static string Listed(string what, List<string> names) =>
-        names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
+    public abstract void Dispose();
 
-    private static List<string> Shards(string folder)
+    private static void Set(Weight weight, Tensor stored, Device device, ScalarType dtype) =>
+        weight.Set(stored.to(stored.is_floating_point() ? dtype : stored.dtype, device).MoveToOuterDisposeScope());
+
+    private Tensor Joined(Weight weight, IReadOnlyList<IReadOnlyList<string>> rows)
     {
         try
         {
-            using var index = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, Index)));
-            var names = index.RootElement.GetProperty("weight_map").EnumerateObject().Select(entry => entry.Value.GetString()!).Distinct().ToList();
-            return names.Find(name => Path.GetFileName(name) != name) is { } elsewhere
-                ? throw new CheckpointException($"{Index} names the file '{elsewhere}', which is not in its own folder.")
-                : names;
+            return stack(rows.Select(row => row.Count == 1 ? Tensor(row[0]) : cat([.. row.Select(Tensor)], 0)).ToArray(), 0);
         }
-        catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
+        catch (System.Runtime.InteropServices.ExternalException)
         {
-            throw new CheckpointException($"{Index} is not an index of safetensors files: {e.Message}", e);
+            throw new CheckpointException($"The pieces of '{weight.Path}' ({rows[0][0]}, …) have shapes that do not fit together.");
         }
     }
+
+    private static void CheckSame(Tensor tensor, string name, Tensor other, string otherName)
+    {
+        if (!tensor.shape.SequenceEqual(other.shape) || !tensor.eq(other).all().item<bool>())
+        {
+            throw new CheckpointException(
+                $"config.json ties '{otherName}' to '{name}', but the checkpoint holds different values for them. If they are separate, say tie_word_embeddings: false.");
+        }
+    }
+
+    private static string Listed(string what, IReadOnlyList<string> names) =>
+        names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
 }
