@@ -12,7 +12,7 @@ namespace PeftServer.Goldens.Tests;
 public sealed class AdapterCases
 {
     public static TheoryData<string> Cases =>
-        [.. GoldenFolder.Cases("adapters", "meta.json").Where(name => Directory.Exists(GoldenFolder.PathOf("adapters", name, "init")))];
+        [.. GoldenFolder.Cases("adapters", "meta.json").Where(name => name is not ("xlora" or "lora_arrow"))]; // see XloraCase, ArrowCase
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -27,6 +27,8 @@ public sealed class AdapterCases
 
         adapter.TrainableCount.ShouldBe(golden.Meta.GetProperty("trainable").GetInt64());
         adapter.TotalCount.ShouldBe(golden.Meta.GetProperty("total").GetInt64());
+        causal.CheckForward("logits_init", [adapter]);
+        SetInitial(golden, adapter);
         causal.CheckForward("logits_init", [adapter]);
 
         Prescribe(golden, adapter);
@@ -120,12 +122,22 @@ public sealed class AdapterCases
         static string Name(int step, Site site, string what) => $"draw.{step}.{Adapter.Prefix}{site.Path}.lora_monteclora_sampler.default.{what}";
     }
 
+    /// <summary>What a prompt method trains is not what it saves: the case holds it beside the file.</summary>
+    private static void SetInitial(Golden golden, Adapter adapter)
+    {
+        var weights = adapter.TrainingState.ToDictionary(entry => entry.Key, entry => entry.Weight);
+        foreach (var name in golden.Names.Where(name => name.StartsWith("init.", StringComparison.Ordinal)))
+        {
+            weights[SavedName(name["init.".Length..])].Set(golden[name].clone());
+        }
+    }
+
     private static void CheckGradients(Golden golden, Adapter adapter)
     {
         var names = golden.Names.Where(name => name.StartsWith("grad.", StringComparison.Ordinal)).ToList();
         names.ShouldNotBeEmpty();
-        var weights = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
-        foreach (var name in names)
+        var weights = adapter.TrainingState.ToDictionary(entry => entry.Key, entry => entry.Weight);
+        foreach (var name in names.Where(name => !HasNoGradient(name)))
         {
             var saved = SavedName(name["grad.".Length..]);
 
@@ -135,6 +147,12 @@ public sealed class AdapterCases
             Golden.ShouldAgree(name, weight.Value.grad!, golden[name], 1e-3);
         }
     }
+
+    /// <summary>
+    /// A bias added to every place of a row before the softmax over places: its true gradient is zero, so its value is rounding that
+    /// Adam made large.
+    /// </summary>
+    private static bool HasNoGradient(string name) => name.Contains("qa_outputs", StringComparison.Ordinal) && name.EndsWith("bias", StringComparison.Ordinal);
 
     /// <summary>PEFT's live names carry the adapter's name; the saved ones do not.</summary>
     private static string SavedName(string live) =>
@@ -154,7 +172,7 @@ public sealed class AdapterCases
             using var ours = SafetensorsFile.Open(Path.Combine(folder, AdapterFile.WeightsName));
             using var theirs = SafetensorsFile.Open(Path.Combine(trained, AdapterFile.WeightsName));
             ours.Header.Entries.Values.Select(Line).Order().ShouldBe(theirs.Header.Entries.Values.Select(Line).Order());
-            foreach (var key in theirs.Header.Entries.Keys)
+            foreach (var key in theirs.Header.Entries.Keys.Where(key => !HasNoGradient(key)))
             {
                 Golden.ShouldAgree(key, ours.Tensor(key), theirs.Tensor(key), 1e-3);
             }
@@ -173,7 +191,7 @@ public sealed class AdapterCases
 
     private static string Line(SafetensorsEntry entry) => $"{entry.Name} {entry.Dtype} [{string.Join(", ", entry.Shape)}]";
 
-    private static void CheckConfig(string ours, string theirs)
+    internal static void CheckConfig(string ours, string theirs)
     {
         var (a, b) = (JsonNode.Parse(File.ReadAllText(ours))!.AsObject(), JsonNode.Parse(File.ReadAllText(theirs))!.AsObject());
         a.Select(field => field.Key).ShouldBe(b.Select(field => field.Key).Order(StringComparer.Ordinal));

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -26,12 +27,24 @@ public abstract class Adapter : IDisposable
     /// <summary>Weights that belong to no single site, by their keys in the file.</summary>
     protected virtual IEnumerable<(string Key, Weight Weight)> Shared => [];
 
+    /// <summary>
+    /// What <see cref="Shared"/> is the result of, by the keys PEFT knows it under, where what trains is not what is saved.
+    /// </summary>
+    protected virtual IEnumerable<(string Key, Weight Weight)> SharedTraining => Shared;
+
     /// <summary>What <see cref="Shared"/> leads to and is not saved.</summary>
     protected virtual IEnumerable<Weight> SharedDerived => [];
 
+    /// <summary>What stands before the path of a module in this adapter's file.</summary>
+    protected virtual string KeyPrefix => Prefix;
+
     /// <summary>Everything that is saved, by its key in the file.</summary>
-    public IEnumerable<(string Key, Weight Weight)> State =>
-        Shared.Concat(_parts.SelectMany(entry => entry.Part.State.Select(state => (KeyOf(entry.Site, state.Name), state.Weight))));
+    public IEnumerable<(string Key, Weight Weight)> State => Shared.Concat(PartsState);
+
+    /// <summary>What training works on: <see cref="State"/>, or what that is the result of.</summary>
+    public IEnumerable<(string Key, Weight Weight)> TrainingState => SharedTraining.Concat(PartsState);
+
+    private IEnumerable<(string Key, Weight Weight)> PartsState => _parts.SelectMany(entry => entry.Part.State.Select(state => (KeyOf(entry.Site, state.Name), state.Weight)));
 
     /// <summary>The settings that go into a file.</summary>
     internal virtual AdapterConfig SavedConfig => Config;
@@ -40,18 +53,18 @@ public abstract class Adapter : IDisposable
     internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => State.Select(entry => (entry.Key, entry.Weight.Value));
 
     /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
-    internal virtual IEnumerable<(string Name, Tensor Tensor)> TrainingState =>
+    internal virtual IEnumerable<(string Name, Tensor Tensor)> Progress =>
         State.Where(entry => entry.Weight.IsBuffer).Select(entry => (entry.Key, entry.Weight.Value));
 
     /// <summary>What an optimizer changes.</summary>
-    public IEnumerable<Weight> Trainable => State.Select(entry => entry.Weight).Where(weight => weight.Trainable).Distinct();
+    public IEnumerable<Weight> Trainable => TrainingState.Select(entry => entry.Weight).Where(weight => weight.Trainable).Distinct();
 
     public long TrainableCount => Trainable.Sum(weight => weight.ElementCount);
 
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public long TotalCount => Model.ParameterCount + UnsavedCount + Counted(Shared)
+    public virtual long TotalCount => Model.ParameterCount + UnsavedCount + Counted(SharedTraining)
         + Counted(_parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).SelectMany(entry => entry.Part.State));
 
     /// <summary>Parameters that PEFT has beside those of <see cref="State"/>.</summary>
@@ -60,6 +73,39 @@ public abstract class Adapter : IDisposable
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(
         $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
+
+    /// <summary>Rows that this adapter puts before the embeddings of every sequence.</summary>
+    public virtual int PromptRows => 0;
+
+    /// <summary>Positions that this adapter takes up before every sequence, with rows or with keys and values.</summary>
+    public virtual int VirtualTokens => PromptRows;
+
+    /// <summary>Whether those rows count as positions, so that a sequence's own tokens come after them.</summary>
+    public virtual bool PromptTakesPositions => true;
+
+    /// <summary>Tokens among those rows that supervised training learns in every sequence, as it does the sequence's own.</summary>
+    public virtual IReadOnlyList<PromptTarget> PromptTargets => [];
+
+    /// <summary>The keys and values that this adapter puts before every sequence's own, made anew; null where it puts none.</summary>
+    public virtual AttentionPrefix? CreatePrefix() => null;
+
+    /// <summary>The same for the encoder of an encoder-decoder, whose decoder <see cref="CreatePrefix"/> is for.</summary>
+    public virtual AttentionPrefix? CreateEncoderPrefix() => null;
+
+    /// <summary>The same for a decoder's attention to an encoder's texts.</summary>
+    public virtual AttentionPrefix? CreateCrossPrefix() => null;
+
+    /// <summary>
+    /// How much further on keys seem to be than they are, where a model knows positions by their distance alone: a prefix may move the
+    /// keys of a sequence and leave its queries.
+    /// </summary>
+    public virtual int DistanceShift(bool encodes) => 0;
+
+    /// <summary>
+    /// Whether what it does to a token depends on those after it, so that a sequence goes through the model anew with every token it gains:
+    /// a gate that is a mean over the sequence, an intervention on its last tokens.
+    /// </summary>
+    public virtual bool ReadsWholeSequences => false;
 
     /// <summary>Draws the weights as the method starts, on the device of the model, in float32.</summary>
     public void Initialize(int seed)
@@ -102,8 +148,21 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>What this adapter does around attention, by layer.</summary>
+    public virtual IReadOnlyDictionary<int, AttentionPart> AttentionParts { get; } = new Dictionary<int, AttentionPart>();
+
+    /// <summary>Computes what is saved from what trains, where they differ.</summary>
+    protected internal virtual void Settle()
+    {
+    }
+
+    /// <summary>Writes what the method keeps in folders beside its own files.</summary>
+    protected internal virtual void SaveBeside(string folder, string baseModelName)
+    {
+    }
+
     /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
-    public void SetTraining(bool training)
+    public virtual void SetTraining(bool training)
     {
         foreach (var weight in Trainable)
         {
@@ -131,7 +190,7 @@ public abstract class Adapter : IDisposable
     /// Folds the adapter into the weights of its model. Afterwards the adapter is detached and the model computes what both did.
     /// Throws <see cref="NotSupportedException"/> before anything changes where a part cannot be merged.
     /// </summary>
-    public void MergeAndUnload()
+    public virtual void MergeAndUnload()
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
@@ -161,10 +220,10 @@ public abstract class Adapter : IDisposable
         Detach();
     }
 
-    public void Dispose()
+    public virtual void Dispose()
     {
         Detach();
-        foreach (var (_, weight) in State)
+        foreach (var (_, weight) in State.Concat(SharedTraining))
         {
             weight.Unload();
         }
@@ -202,7 +261,7 @@ public abstract class Adapter : IDisposable
         state.Select(entry => entry.Weight).Where(weight => !weight.IsBuffer).Distinct().Sum(weight => weight.ElementCount);
 
     /// <summary>A parameter's weights are saved under the module that holds it.</summary>
-    internal static string KeyOf(Site site, string name) => $"{Prefix}{(site is Parameter parameter ? parameter.ModulePath : site.Path)}.{name}";
+    internal string KeyOf(Site site, string name) => $"{KeyPrefix}{(site is Parameter parameter ? parameter.ModulePath : site.Path)}.{name}";
 
     private static Tensor DenseWeight(Site site) => site is Projection projection ? projection.DenseWeight() : site.Weight.Value;
 
@@ -215,7 +274,8 @@ public abstract class Adapter : IDisposable
         }
     }
 
-    private void Detach()
+    /// <summary>Takes every part off the model.</summary>
+    protected virtual void Detach()
     {
         foreach (var (site, _) in _parts)
         {

@@ -4,9 +4,13 @@ using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters.AdaLora;
 using PeftServer.Engine.Adapters.AdaMss;
+using PeftServer.Engine.Adapters.AdapterHub;
+using PeftServer.Engine.Adapters.AdaptionPrompt;
 using PeftServer.Engine.Adapters.Beft;
 using PeftServer.Engine.Adapters.Boft;
 using PeftServer.Engine.Adapters.C3a;
+using PeftServer.Engine.Adapters.Cartridge;
+using PeftServer.Engine.Adapters.Cpt;
 using PeftServer.Engine.Adapters.Deft;
 using PeftServer.Engine.Adapters.Delora;
 using PeftServer.Engine.Adapters.FourierFt;
@@ -22,9 +26,14 @@ using PeftServer.Engine.Adapters.Loha;
 using PeftServer.Engine.Adapters.Lokr;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Adapters.Miss;
+using PeftServer.Engine.Adapters.MultitaskPromptTuning;
 using PeftServer.Engine.Adapters.Oft;
 using PeftServer.Engine.Adapters.Osf;
+using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.Peanut;
+using PeftServer.Engine.Adapters.Poly;
+using PeftServer.Engine.Adapters.PrefixTuning;
+using PeftServer.Engine.Adapters.PromptTuning;
 using PeftServer.Engine.Adapters.Psoft;
 using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Adapters.RandLora;
@@ -37,6 +46,7 @@ using PeftServer.Engine.Adapters.UniLora;
 using PeftServer.Engine.Adapters.Vblora;
 using PeftServer.Engine.Adapters.Vera;
 using PeftServer.Engine.Adapters.WaveFt;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters;
@@ -48,9 +58,13 @@ namespace PeftServer.Engine.Adapters;
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
 [JsonDerivedType(typeof(AdaLoraConfig), "ADALORA")]
 [JsonDerivedType(typeof(AdaMssConfig), "ADAMSS")]
+[JsonDerivedType(typeof(AdapterHubConfig), "ADAPTERS")]
+[JsonDerivedType(typeof(AdaptionPromptConfig), "ADAPTION_PROMPT")]
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
 [JsonDerivedType(typeof(BoftConfig), "BOFT")]
 [JsonDerivedType(typeof(C3aConfig), "C3A")]
+[JsonDerivedType(typeof(CartridgeConfig), "CARTRIDGE")]
+[JsonDerivedType(typeof(CptConfig), "CPT")]
 [JsonDerivedType(typeof(DeftConfig), "DEFT")]
 [JsonDerivedType(typeof(DeloraConfig), "DELORA")]
 [JsonDerivedType(typeof(FourierFtConfig), "FOURIERFT")]
@@ -66,9 +80,14 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(LokrConfig), "LOKR")]
 [JsonDerivedType(typeof(LoraConfig), "LORA")]
 [JsonDerivedType(typeof(MissConfig), "MISS")]
+[JsonDerivedType(typeof(MultitaskPromptTuningConfig), "MULTITASK_PROMPT_TUNING")]
 [JsonDerivedType(typeof(OftConfig), "OFT")]
 [JsonDerivedType(typeof(OsfConfig), "OSF")]
+[JsonDerivedType(typeof(PTuningConfig), "P_TUNING")]
 [JsonDerivedType(typeof(PeanutConfig), "PEANUT")]
+[JsonDerivedType(typeof(PolyConfig), "POLY")]
+[JsonDerivedType(typeof(PrefixTuningConfig), "PREFIX_TUNING")]
+[JsonDerivedType(typeof(PromptTuningConfig), "PROMPT_TUNING")]
 [JsonDerivedType(typeof(PsoftConfig), "PSOFT")]
 [JsonDerivedType(typeof(PveraConfig), "PVERA")]
 [JsonDerivedType(typeof(RandLoraConfig), "RANDLORA")]
@@ -81,6 +100,7 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(VbloraConfig), "VBLORA")]
 [JsonDerivedType(typeof(VeraConfig), "VERA")]
 [JsonDerivedType(typeof(WaveFtConfig), "WAVEFT")]
+[JsonDerivedType(typeof(XloraConfig), "XLORA")]
 public abstract record AdapterConfig
 {
     /// <summary>The version of PEFT whose file format is written.</summary>

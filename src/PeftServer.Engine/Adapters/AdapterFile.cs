@@ -1,5 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Adapters.AdapterHub;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -7,7 +9,7 @@ namespace PeftServer.Engine.Adapters;
 
 /// <summary>
 /// Adapters in folders as PEFT's <c>save_pretrained</c> writes them: <c>adapter_config.json</c> beside
-/// <c>adapter_model.safetensors</c>.
+/// <c>adapter_model.safetensors</c>; those of the <c>adapters</c> library are <see cref="AdapterHubFile"/>'s.
 /// </summary>
 public static class AdapterFile
 {
@@ -20,10 +22,18 @@ public static class AdapterFile
     /// <summary>Writes the adapter to <paramref name="folder"/>, which is made where it is missing.</summary>
     public static void Save(Adapter adapter, string folder, string baseModelName)
     {
+        if (adapter is HubAdapter hub)
+        {
+            AdapterHubFile.Save(hub, folder, baseModelName);
+            return;
+        }
+
         Directory.CreateDirectory(folder);
+        adapter.Settle();
         using var scope = NewDisposeScope();
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.SavedState.ToDictionary(entry => entry.Key, entry => entry.Value));
         File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.SavedConfig, baseModelName));
+        adapter.SaveBeside(folder, baseModelName);
     }
 
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
@@ -55,6 +65,11 @@ public static class AdapterFile
         try
         {
             var fields = JsonNode.Parse(File.ReadAllText(path))?.AsObject() ?? throw new CheckpointException($"{ConfigName} is null.");
+            if (AdapterHubFile.IsHubConfig(fields))
+            {
+                return AdapterHubFile.ReadConfig(fields);
+            }
+
             var method = (string?)fields["peft_type"] ?? throw new CheckpointException($"{ConfigName}: peft_type is missing.");
             if (!AdapterConfig.Types.TryGetValue(method, out var type))
             {
@@ -63,7 +78,12 @@ public static class AdapterFile
 
             DropNeutral(fields, type);
             var config = fields.Deserialize<AdapterConfig>(PeftJson.Options)!;
-            return config.Faults() is [var fault, ..] ? throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}") : config;
+            if (config.Faults() is [var fault, ..])
+            {
+                throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}");
+            }
+
+            return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
@@ -79,32 +99,16 @@ public static class AdapterFile
     /// </summary>
     public static Adapter Load(string folder, PretrainedModel model, string? initialFolder = null)
     {
-        var adapter = ReadConfig(folder).CreateAdapter(model);
+        var config = ReadConfig(folder);
+        if (config is AdapterHubConfig)
+        {
+            return AdapterHubFile.Load(folder, model);
+        }
+
+        var adapter = config.CreateAdapter(model);
         try
         {
-            using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
-            Check(adapter, file.Header);
-            foreach (var (key, weight) in adapter.State)
-            {
-                using var scope = NewDisposeScope();
-                var stored = file.Tensor(key);
-                if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
-                {
-                    throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
-                }
-
-                weight.Set(Owned(stored, model.Device));
-            }
-
-            ReadStart(adapter, initialFolder);
-
-            foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
-            {
-                copy.Share();
-            }
-
-            adapter.Prepare();
-
+            Fill(adapter, folder, initialFolder);
             return adapter;
         }
         catch
@@ -114,10 +118,36 @@ public static class AdapterFile
         }
     }
 
+    /// <summary>Loads the tensors in <paramref name="folder"/> into an adapter of its settings; what <see cref="Load"/> throws for them.</summary>
+    internal static void Fill(Adapter adapter, string folder, string? initialFolder = null)
+    {
+        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        Check(adapter, file.Header);
+        foreach (var (key, weight) in adapter.State)
+        {
+            using var scope = NewDisposeScope();
+            var stored = file.Tensor(key);
+            if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
+            {
+                throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
+            }
+
+            weight.Set(Owned(stored, adapter.Model.Device));
+        }
+
+        ReadStart(adapter, initialFolder);
+        foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
+        {
+            copy.Share();
+        }
+
+        adapter.Prepare();
+    }
+
     /// <summary>Gives the parts that took their start out of the base what that was.</summary>
     private static void ReadStart(Adapter adapter, string? folder)
     {
-        var starts = adapter.Parts.SelectMany(entry => entry.Part.Start.Select(start => (Adapter.KeyOf(entry.Site, start.Name), start.Weight))).ToList();
+        var starts = adapter.Parts.SelectMany(entry => entry.Part.Start.Select(start => (adapter.KeyOf(entry.Site, start.Name), start.Weight))).ToList();
         if (starts.Count == 0)
         {
             return;
@@ -163,7 +193,7 @@ public static class AdapterFile
         }
     }
 
-    private static string Listed(string what, List<string> names) =>
+    internal static string Listed(string what, List<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
 
     private static void DropNeutral(JsonObject fields, Type type)

@@ -51,7 +51,8 @@ public abstract class Module
         }
     }
 
-    private IEnumerable<(string Name, Module Module)> Children()
+    /// <summary>The modules right below this one, by their names.</summary>
+    internal virtual IEnumerable<(string Name, Module Module)> Children()
     {
         foreach (var field in FieldsOf(GetType()))
         {

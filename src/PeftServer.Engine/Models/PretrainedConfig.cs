@@ -80,6 +80,9 @@ public sealed class PretrainedConfig
         var other => throw Wrong(name, other, "an object"),
     };
 
+    /// <summary>All fields.</summary>
+    internal IReadOnlyList<KeyValuePair<string, JsonNode?>> Entries => [.. _fields];
+
     /// <summary>Texts in a list; empty where the field is absent.</summary>
     public IReadOnlyList<string> Texts(string name) => _fields[name] switch
     {
@@ -87,6 +90,10 @@ public sealed class PretrainedConfig
         JsonArray list when list.All(item => item is JsonValue value && value.TryGetValue<string>(out _)) => [.. list.Select(item => (string)item!)],
         var other => throw Wrong(name, other, "a list of strings"),
     };
+
+    /// <summary>Texts in a list, or in one string with a character between them.</summary>
+    public IReadOnlyList<string> TextsOrParts(string name, char between) =>
+        _fields[name] is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
 
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => _fields["id2label"] is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -8,9 +9,17 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public abstract class PretrainedModel : Module, IDisposable
 {
+    private bool _hasNewHead;
+
     protected PretrainedModel(PretrainedConfig config) => Config = config;
 
     public PretrainedConfig Config { get; }
+
+    /// <summary>The folder it was loaded from, its tokenizer's too; null where it was not.</summary>
+    public string? Folder { get; private set; }
+
+    /// <summary>The embedding of its vocabulary; null where it has none.</summary>
+    public Embedding? TokenEmbedding => Sites().OfType<Embedding>().FirstOrDefault(embedding => embedding.Count == Config.VocabSize);
 
     /// <summary>Where the weights are. Throws for a model that is shapes alone.</summary>
     public Device Device => Weights().First().Value.device;
@@ -39,27 +48,34 @@ public abstract class PretrainedModel : Module, IDisposable
     public long ParameterCount => Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
 
     /// <summary>The model that the config of <paramref name="folder"/> describes, as shapes alone.</summary>
-    public static PretrainedModel Plan(string folder) => Plan(PretrainedConfig.Read(folder));
+    public static PretrainedModel Plan(string folder, ModelHead? head = null) => Plan(PretrainedConfig.Read(folder), head);
 
-    /// <summary>The model that <paramref name="config"/> describes, as shapes alone.</summary>
-    public static PretrainedModel Plan(PretrainedConfig config)
+    /// <summary>
+    /// The model that <paramref name="config"/> describes, as shapes alone; under <paramref name="head"/>, or else the one that the
+    /// config names.
+    /// </summary>
+    public static PretrainedModel Plan(PretrainedConfig config, ModelHead? head = null)
     {
-        var model = ModelCatalog.Create(config);
+        var model = ModelCatalog.Create(config, head);
+        model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
         model.Name();
         return model;
     }
 
     /// <summary>
-    /// Loads the model in <paramref name="folder"/> (config.json and safetensors). Weights whose type is right already are views
-    /// of the mapped file. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
+    /// Loads the model in <paramref name="folder"/> (config.json and weights). Weights whose type is right already are views
+    /// of the mapped file. A <paramref name="head"/> that the checkpoint was not saved with starts at random, drawn from
+    /// <paramref name="seed"/>. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
     /// </summary>
-    public static PretrainedModel Load(string folder, Device device, ScalarType dtype)
+    public static PretrainedModel Load(string folder, Device device, ScalarType dtype, ModelHead? head = null, int seed = 0)
     {
-        var model = Plan(folder);
+        var model = Plan(folder, head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            checkpoint.Fill(model.WeightPlan(), device, dtype);
+            var placement = checkpoint.Fill(model.WeightPlan(), device, dtype);
+            model.DrawHead(placement.Missing, device, dtype, seed);
+            model.Folder = folder;
             return model;
         }
         catch
@@ -77,8 +93,29 @@ public abstract class PretrainedModel : Module, IDisposable
         Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
         Rename = name => Rename(LegacyNorm(name)),
         BasePrefix = BasePrefix,
-        Ignores = Ignores,
+        Ignores = name => Ignores(name) || (_hasNewHead && IsOfHead(Rename(name))),
+        MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
     };
+
+    /// <summary>Whether a name is outside of the body, or of its pooler, which comes and goes with the head.</summary>
+    private bool IsOfHead(string name) =>
+        !name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) || name.StartsWith($"{BasePrefix}.pooler.", StringComparison.Ordinal);
+
+    /// <summary>A new head as transformers starts it: small random maps, no bias, norms that change nothing.</summary>
+    private void DrawHead(IReadOnlyList<Weight> weights, Device device, ScalarType dtype, int seed)
+    {
+        using var scope = NewDisposeScope();
+        using var generator = new Generator((ulong)seed);
+        var scales = Sites().Where(site => site is LayerNorm or RmsNorm).Select(site => site.Weight).ToHashSet();
+        foreach (var weight in weights)
+        {
+            var shape = weight.Shape.ToArray();
+            var start = weight.Shape.Count > 1
+                ? randn(shape, generator: generator).Times(Config.Number("initializer_range", 0.02))
+                : scales.Contains(weight) ? ones(shape) : zeros(shape);
+            weight.Set(start.to(dtype, device).MoveToOuterDisposeScope());
+        }
+    }
 
     /// <summary>TensorFlow's names of a norm's parameters, which BERT's first checkpoints have.</summary>
     private static string LegacyNorm(string name) => name switch
@@ -133,10 +170,11 @@ public abstract class Seq2SeqLanguageModel(PretrainedConfig config) : LanguageMo
     /// <summary>Encodes texts that a decoder then looks at, under one set of adapters. The caller disposes of the result.</summary>
     public EncodedSource Read(IReadOnlyList<int[]> texts, IReadOnlyList<Adapters.Adapter> adapters, Generator? dropout = null)
     {
-        var batch = ForwardBatch.Packed(texts, adapters, Device, dropout);
+        var batch = ForwardBatch.Packed(texts, adapters, Device, dropout, encodes: true);
         try
         {
-            return new EncodedSource(batch, Encode(batch));
+            var hidden = Encode(batch);
+            return new EncodedSource(batch, hidden, [.. adapters.Select(adapter => adapter.CreateCrossPrefix()).OfType<AttentionPrefix>()]);
         }
         catch
         {
