@@ -16,6 +16,14 @@ internal sealed class Golden : IDisposable
         Meta = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "meta.json"))).RootElement;
     }
 
+    /// <summary>A case without <c>meta.json</c>, of a kind that its reader knows.</summary>
+    public Golden(string folder, string kind)
+    {
+        Folder = folder;
+        _file = SafetensorsFile.Open(Path.Combine(folder, "golden.safetensors"));
+        Meta = JsonSerializer.SerializeToElement(new Dictionary<string, string> { ["kind"] = kind });
+    }
+
     public string Folder { get; }
 
     public JsonElement Meta { get; }

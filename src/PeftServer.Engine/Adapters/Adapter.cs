@@ -194,6 +194,11 @@ public abstract class Adapter : IDisposable
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
+        if (Model.Origin is not null)
+        {
+            throw new NotSupportedException("layer_replication: layers share their weights, so what their adapters add cannot be merged. Serve it unmerged.");
+        }
+
         _parts.Where(entry => !entry.Part.MergesIntoTied).ToList().ForEach(entry => RefuseTied(entry.Site));
         var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
@@ -231,6 +236,11 @@ public abstract class Adapter : IDisposable
         foreach (var weight in SharedDerived.Concat(_parts.SelectMany(entry => entry.Part.Derived)))
         {
             weight.Unload();
+        }
+
+        if (Model.Origin is not null)
+        {
+            Model.Dispose(); // made for this adapter
         }
 
         GC.SuppressFinalize(this);

@@ -16,7 +16,7 @@ internal static class LowRank
     {
         var wide = weight.size(0) < weight.size(1);
         var tall = wide ? weight.t() : weight; // [m, n], m ≥ n
-        var q = linalg.qr(tall.mm(randn([tall.size(1), rank], generator: generator).to(tall.device))).Q; // [m, q]
+        var q = linalg.qr(tall.mm(randn([tall.size(1), rank], dtype: tall.dtype, generator: generator).to(tall.device))).Q; // [m, q]
         for (var i = 0; i < iterations; i++)
         {
             q = linalg.qr(tall.t().mm(q)).Q;

@@ -246,6 +246,10 @@ public sealed class ForwardBatch : IDisposable
         return made;
     }
 
+    /// <summary>The cached sequences of one run by themselves.</summary>
+    internal ForwardBatch Only(AdapterRun run) =>
+        Cached([.. Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count).Select(i => _cached![i])], Ids.device);
+
     /// <summary>The tokens of a run by themselves, under other adapters, for a pass before this one. What is cached of it is kept apart.</summary>
     internal ForwardBatch FirstPass(AdapterRun run, IReadOnlyList<Adapter> adapters)
     {

@@ -37,7 +37,7 @@ internal sealed class Invocations(IReadOnlyList<int> invocation)
             var cache = i < batch.Caches.Count ? batch.Caches[i] : null;
             if (From(batch.Sequences[i], cache) is { } from)
             {
-                active.AsSpan(batch.Starts[i] + from, batch.Sequences[i].Count - from).Fill(1);
+                active.AsSpan(batch.Starts[i] + batch.PromptRows[i] + from, batch.Sequences[i].Count - from).Fill(1);
             }
         }
 

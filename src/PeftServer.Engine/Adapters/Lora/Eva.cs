@@ -29,7 +29,7 @@ internal static class Eva
                 var found = components[projection];
                 var a = found.Components.narrow(0, 0, lora.Rank);
                 a = settings.Whiten ? LowRank.ScaleRows(a, found.SingularValues.narrow(0, 0, lora.Rank).sqrt().reciprocal()) : a;
-                lora.StartFrom(a.clone().DetachFromDisposeScope(), zeros(projection.OutFeatures, lora.Rank, device: a.device).DetachFromDisposeScope());
+                lora.StartFrom(a.to(ScalarType.Float32, copy: true).DetachFromDisposeScope(), zeros(projection.OutFeatures, lora.Rank, device: a.device).DetachFromDisposeScope());
             }
         }
 
@@ -40,10 +40,15 @@ internal static class Eva
         LoraConfig config, CausalLanguageModel model, List<Projection> sites, Dictionary<Projection, PrincipalComponents> components, CalibrationData data)
     {
         Tensor? chosen = null; // tokens that are looked at
+        var ranks = Ranks(config, sites, components);
         using var probe = new SiteProbe(config, model, sites, (site, x, call) =>
         {
             using var scope = NewDisposeScope();
-            components[site].Add((chosen is null ? x : x.index_select(0, chosen)).to(ScalarType.Float32));
+            if (!components[site].HasSettled(ranks[site]))
+            {
+                components[site].Add((chosen is null ? x : x.index_select(0, chosen)).to(ScalarType.Float32));
+            }
+
             return call.Next(x).MoveToOuterDisposeScope();
         });
         for (var i = 0; i < MaxBatches; i++)
@@ -52,7 +57,7 @@ internal static class Eva
             using var scope = NewDisposeScope();
             chosen = config.EvaConfig!.UseLabelMask ? tensor(Trained(batch), dtype: ScalarType.Int64, device: model.Device) : null;
             LoraCalibration.Run(model, batch, probe);
-            var ranks = Ranks(config, sites, components);
+            ranks = Ranks(config, sites, components);
             if (sites.TrueForAll(site => components[site].HasSettled(ranks[site])))
             {
                 return;
@@ -68,16 +73,18 @@ internal static class Eva
     /// <summary>The ranks of all sites together, given to the components that explain most.</summary>
     private static Dictionary<Projection, int> Ranks(LoraConfig config, List<Projection> sites, Dictionary<Projection, PrincipalComponents> components)
     {
+        if (!sites.TrueForAll(site => components[site].HasAny))
+        {
+            return sites.ToDictionary(site => site, site => components[site].Count);
+        }
+
         var budget = sites.Sum(site => config.RankAt(site.Path).R);
         var counts = sites.ToDictionary(site => site, _ => 0);
-        if (sites.TrueForAll(site => components[site].HasAny))
+        foreach (var (site, _) in sites
+            .SelectMany(site => components[site].ExplainedShares.Select(share => (site, share)))
+            .OrderByDescending(entry => entry.share).Take(budget))
         {
-            foreach (var (site, _) in sites
-                .SelectMany(site => components[site].ExplainedShares.Select(share => (site, share)))
-                .OrderByDescending(entry => entry.share).Take(budget))
-            {
-                counts[site]++;
-            }
+            counts[site]++;
         }
 
         return counts;
@@ -169,8 +176,10 @@ internal sealed class PrincipalComponents(int count, double threshold)
         var mean = _mean is null ? batchMean : _mean.Times(before).Plus(batchMean.Times(rows)).Times(1.0 / total);
         if (_components is not null)
         {
-            var correction = _mean!.Minus(batchMean).Times(Math.Sqrt((double)before / total * rows)).to(ScalarType.Float32);
-            centred = cat([LowRank.ScaleRows(_components, _values!), centred, correction.unsqueeze(0)], 0);
+            // In double precision from here on, as PEFT: its draws are others, and a few iterations do not forget them.
+            var correction = _mean!.Minus(batchMean).Times(Math.Sqrt((double)before / total * rows));
+            var held = LowRank.ScaleRows(_components, _values!).to(ScalarType.Float64);
+            centred = cat([held, centred.to(ScalarType.Float64), correction.unsqueeze(0)], 0);
         }
 
         var variance = batchVariance;
@@ -186,7 +195,7 @@ internal sealed class PrincipalComponents(int count, double threshold)
         var components = Upright(vt.narrow(0, 0, count));
         if (_components is not null)
         {
-            var turned = F.cosine_similarity(components, _components, 1).data<float>().ToArray();
+            var turned = F.cosine_similarity(components, _components.to(components.dtype), 1).to(ScalarType.Float32).data<float>().ToArray();
             _settled = Array.ConvertAll(turned, cosine => cosine >= threshold);
         }
 

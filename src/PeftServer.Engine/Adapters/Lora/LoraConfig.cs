@@ -124,7 +124,8 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
 
     internal override bool NeedsCalibration => InitLoraWeights.IsFromData;
 
-    public override Adapter CreateAdapter(PretrainedModel model) => new LoraAdapter((LoraConfig)Filled(model), model);
+    public override Adapter CreateAdapter(PretrainedModel model) =>
+        new LoraAdapter((LoraConfig)Filled(model), LayerReplication is { Count: > 0 } ranges ? Models.LayerReplication.Deepen(model, ranges) : model);
 
     internal override Adapter CreateCalibrated(PretrainedModel model, CalibrationData data) =>
         LoraCalibration.Create((LoraConfig)Filled(model), model, data);
@@ -180,6 +181,12 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
         if (InitLoraWeights.Name == "loftq" && LoftqConfig.LoftqBits is null)
         {
             yield return new ValidationResult("init_lora_weights 'loftq' needs loftq_config with loftq_bits and loftq_iter.", ["loftq_config"]);
+        }
+
+        if (LayerReplication is { Count: > 0 } && (InitLoraWeights.IsFromData || TargetParameters is { Count: > 0 }))
+        {
+            yield return new ValidationResult(
+                $"layer_replication does not go with {(InitLoraWeights.IsFromData ? $"init_lora_weights '{InitLoraWeights.Name}'" : "target_parameters")}.", ["layer_replication"]);
         }
 
         if (InitLoraWeights.Name == "orthogonal" && RankPattern.Values.Append(R).Any(r => r % 2 != 0))
