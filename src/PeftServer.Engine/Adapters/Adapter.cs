@@ -53,8 +53,8 @@ public abstract class Adapter : IDisposable
     internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => State.Select(entry => (entry.Key, entry.Weight.Value));
 
     /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
-    internal virtual IEnumerable<(string Name, Tensor Tensor)> Progress =>
-        State.Where(entry => entry.Weight.IsBuffer).Select(entry => (entry.Key, entry.Weight.Value));
+    internal IEnumerable<(string Name, Tensor Tensor)> Progress =>
+        _parts.SelectMany(entry => entry.Part.Progress.Select(state => ($"{entry.Site.Path}.{state.Name}", state.Weight.Value)));
 
     /// <summary>What an optimizer changes.</summary>
     public IEnumerable<Weight> Trainable => TrainingState.Select(entry => entry.Weight).Where(weight => weight.Trainable).Distinct();
@@ -167,6 +167,15 @@ public abstract class Adapter : IDisposable
         foreach (var weight in Trainable)
         {
             weight.Value.requires_grad = training;
+        }
+    }
+
+    /// <summary>Says that <see cref="Progress"/> has been put back to where a run stood.</summary>
+    internal void Resume()
+    {
+        foreach (var (_, part) in _parts)
+        {
+            part.Resume();
         }
     }
 

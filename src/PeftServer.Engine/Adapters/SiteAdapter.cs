@@ -15,6 +15,14 @@ public abstract class SiteAdapter
     /// <summary>What the base lost at the start of training where neither it nor the file can tell; named as <see cref="State"/> names it.</summary>
     internal virtual IEnumerable<(string Name, Weight Weight)> Start => [];
 
+    /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
+    internal virtual IEnumerable<(string Name, Weight Weight)> Progress => [];
+
+    /// <summary>Says that <see cref="Progress"/> has been put back to where a run stood.</summary>
+    internal virtual void Resume()
+    {
+    }
+
     /// <summary>Whether PEFT saves the frozen weight too where an embedding or a head is adapted.</summary>
     public virtual bool SavesBaseLayer => true;
 

@@ -37,9 +37,6 @@ internal sealed class AdaLoraAdapter : TargetedAdapter
         }
     }
 
-    internal override IEnumerable<(string Name, Tensor Tensor)> Progress =>
-        base.Progress.Concat(Projections.SelectMany(entry => entry.Part.Progress.Select(state => ($"{entry.Site.Path}.{state.Name}", state.Weight.Value))));
-
     /// <summary>The weighted mean of how far A and B are from orthonormal.</summary>
     public override Tensor? Regularization()
     {

@@ -39,8 +39,7 @@ internal sealed class AdaLoraProjection : LinearDelta
 
     public override IEnumerable<Weight> Derived => [_kept, .. _tracked.SelectMany(weight => weight.State.Select(entry => entry.Weight))];
 
-    /// <summary>What a run that resumes needs besides the weights.</summary>
-    public IEnumerable<(string Name, Weight Weight)> Progress =>
+    internal override IEnumerable<(string Name, Weight Weight)> Progress =>
         [(nameof(_kept), _kept), .. _tracked.SelectMany((weight, i) => weight.State.Select(entry => ($"{i}.{entry.Name}", entry.Weight)))];
 
     protected override double DropoutShare => _config.LoraDropout;

@@ -153,8 +153,8 @@ internal class LoraProjection : AdditiveSiteAdapter
         return _shift is null ? merged : merged.Minus(_shift.Dense());
     }
 
-    public override Tensor? MergeBias(Site site, Tensor? bias) => lora_B_bias is null || bias is null
-        ? bias
+    public override Tensor? MergeBias(Site site, Tensor? bias) => lora_B_bias is null ? bias
+        : bias is null ? throw new NotSupportedException($"lora_bias: the bias of the update cannot be merged into {site.Path}, which has none. Serve it unmerged.")
         : bias.to(ScalarType.Float32).Plus(lora_B_bias.Value.mul(_scale));
 
     /// <summary>Takes over A and B.</summary>

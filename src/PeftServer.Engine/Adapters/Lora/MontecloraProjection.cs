@@ -45,6 +45,9 @@ internal sealed class MontecloraProjection : LoraProjection
 
     public override IEnumerable<Weight> Derived => [.. base.Derived, _wishart, _mix];
 
+    internal override IEnumerable<(string Name, Weight Weight)> Progress =>
+        [(nameof(gaussian_var_prior), gaussian_var_prior), (nameof(expert_weights), expert_weights)];
+
     protected override Tensor Low(Tensor x, in SiteCall call)
     {
         if (!Prescribed.TryDequeue(out var draw))

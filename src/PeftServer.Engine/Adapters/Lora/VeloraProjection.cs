@@ -25,6 +25,8 @@ internal sealed class VeloraProjection : LoraProjection
 
     public override IEnumerable<(string Name, Weight Weight)> State => base.State.Append((nameof(lora_velora_embed), lora_velora_embed));
 
+    internal override IEnumerable<(string Name, Weight Weight)> Progress => [(nameof(lora_velora_embed), lora_velora_embed)];
+
     protected override Tensor Low(Tensor x, in SiteCall call)
     {
         if (!is_grad_enabled() || !A.requires_grad)
@@ -58,7 +60,13 @@ internal sealed class VeloraProjection : LoraProjection
         }
     }
 
-    public override void Prepare(Site site) => _hasDirection = lora_velora_embed.Value.count_nonzero().item<long>() > 0;
+    public override void Prepare(Site site)
+    {
+        base.Prepare(site);
+        Resume();
+    }
+
+    internal override void Resume() => _hasDirection = lora_velora_embed.Value.count_nonzero().item<long>() > 0;
 
     /// <summary>Turns the direction to the mean of all groups, where it follows the batches.</summary>
     private void Turn(Tensor groups)
