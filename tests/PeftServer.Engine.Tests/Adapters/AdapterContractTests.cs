@@ -97,7 +97,7 @@ public sealed class AdapterContractTests
 
     /// <summary>Methods whose fresh adapter changes nothing yet. The others start with values that are drawn.</summary>
     public static TheoryData<string> IdentityAtStart => [.. AdapterConfig.Types.Keys.Except(
-        ["C3A", "CARTRIDGE", "CPT", "FOURIERFT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "VBLORA", "XLORA"])];
+        ["ADAPTERS", "C3A", "CARTRIDGE", "CPT", "FOURIERFT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "VBLORA", "XLORA"])];
 
     [Theory]
     [MemberData(nameof(IdentityAtStart))]
