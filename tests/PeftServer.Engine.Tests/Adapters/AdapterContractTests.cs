@@ -261,23 +261,36 @@ public sealed class AdapterContractTests
     /// <summary>Two LoRA adapters in folders, as X-LoRA takes them.</summary>
     private static readonly Lazy<string> Experts = new(() =>
     {
-        var folder = Path.Combine(AppContext.BaseDirectory, "xlora-experts");
         using var scope = NewDisposeScope();
         using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        return ExpertsOf(model, "random-llama", "q_proj", "v_proj");
+    });
+
+    /// <summary>Two LoRA adapters of <paramref name="model"/> in folders.</summary>
+    internal static string ExpertsOf(PretrainedModel model, string name, params string[] targets)
+    {
+        var folder = Path.Combine(AppContext.BaseDirectory, "xlora-experts", name);
         for (var i = 0; i < 2; i++)
         {
-            using var expert = new LoraConfig { R = 2, InitLoraWeights = LoraInit.Random, TargetModules = ModuleSelector.Of("q_proj", "v_proj") }.CreateAdapter(model);
+            using var expert = new LoraConfig { R = 2, InitLoraWeights = LoraInit.Random, TargetModules = ModuleSelector.Of(targets) }.CreateAdapter(model);
             expert.Initialize(i);
-            AdapterFile.Save(expert, Path.Combine(folder, $"{i}"), "random-llama");
+            AdapterFile.Save(expert, Path.Combine(folder, $"{i}"), name);
         }
 
         return folder;
-    });
+    }
 
-    internal static Adapter Create(string method, PretrainedModel model)
+    /// <summary>Settings that suit small models.</summary>
+    internal static JsonObject SettingsOf(string method)
     {
         var settings = JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject();
         settings["peft_type"] = method;
+        return settings;
+    }
+
+    internal static Adapter Create(string method, PretrainedModel model)
+    {
+        var settings = SettingsOf(method);
         if (AdapterConfig.Types[method].GetProperty("TargetModules")?.PropertyType == typeof(ModuleSelector))
         {
             settings.TryAdd("target_modules", new JsonArray("q_proj", "v_proj"));
