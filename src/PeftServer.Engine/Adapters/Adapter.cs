@@ -68,6 +68,9 @@ public abstract class Adapter : IDisposable
     /// <summary>Whether those rows count as positions, so that a sequence's own tokens come after them.</summary>
     public virtual bool PromptTakesPositions => true;
 
+    /// <summary>Positions that this adapter takes up before every sequence, with rows or with keys and values.</summary>
+    public virtual int VirtualTokens => PromptRows;
+
     /// <summary>Tokens among those rows that supervised training learns in every sequence, as it does the sequence's own.</summary>
     public virtual IReadOnlyList<PromptTarget> PromptTargets => [];
 
@@ -141,6 +144,11 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>Writes what the method keeps in folders beside its own files.</summary>
+    protected internal virtual void SaveBeside(string folder, string baseModelName)
+    {
+    }
+
     /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
     public virtual void SetTraining(bool training)
     {
@@ -184,7 +192,7 @@ public abstract class Adapter : IDisposable
         Detach();
     }
 
-    public void Dispose()
+    public virtual void Dispose()
     {
         Detach();
         foreach (var (_, weight) in State.Concat(SharedTraining))

@@ -37,6 +37,7 @@ using PeftServer.Engine.Adapters.Supertuning;
 using PeftServer.Engine.Adapters.Vblora;
 using PeftServer.Engine.Adapters.Vera;
 using PeftServer.Engine.Adapters.WaveFt;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters;
@@ -81,6 +82,7 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(VbloraConfig), "VBLORA")]
 [JsonDerivedType(typeof(VeraConfig), "VERA")]
 [JsonDerivedType(typeof(WaveFtConfig), "WAVEFT")]
+[JsonDerivedType(typeof(XloraConfig), "XLORA")]
 public abstract record AdapterConfig
 {
     /// <summary>The version of PEFT whose file format is written.</summary>

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters.AdapterHub;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -31,6 +32,7 @@ public static class AdapterFile
         adapter.Settle();
         SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
         File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
+        adapter.SaveBeside(folder, baseModelName);
     }
 
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
@@ -75,7 +77,12 @@ public static class AdapterFile
 
             DropNeutral(fields, type);
             var config = fields.Deserialize<AdapterConfig>(PeftJson.Options)!;
-            return config.Faults() is [var fault, ..] ? throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}") : config;
+            if (config.Faults() is [var fault, ..])
+            {
+                throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}");
+            }
+
+            return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
@@ -99,28 +106,7 @@ public static class AdapterFile
         var adapter = config.CreateAdapter(model);
         try
         {
-            using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
-            Check(adapter, file.Header);
-            foreach (var (key, weight) in adapter.State)
-            {
-                using var scope = NewDisposeScope();
-                var stored = file.Tensor(key);
-                if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
-                {
-                    throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
-                }
-
-                var dtype = stored.is_floating_point() ? ScalarType.Float32 : stored.dtype;
-                weight.Set(stored.to(dtype, model.Device, copy: true).MoveToOuterDisposeScope());
-            }
-
-            foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
-            {
-                copy.Share();
-            }
-
-            adapter.Prepare();
-
+            Fill(adapter, folder);
             return adapter;
         }
         catch
@@ -128,6 +114,32 @@ public static class AdapterFile
             adapter.Dispose();
             throw;
         }
+    }
+
+    /// <summary>Loads the tensors in <paramref name="folder"/> into an adapter of its settings; what <see cref="Load"/> throws for them.</summary>
+    internal static void Fill(Adapter adapter, string folder)
+    {
+        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        Check(adapter, file.Header);
+        foreach (var (key, weight) in adapter.State)
+        {
+            using var scope = NewDisposeScope();
+            var stored = file.Tensor(key);
+            if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
+            {
+                throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
+            }
+
+            var dtype = stored.is_floating_point() ? ScalarType.Float32 : stored.dtype;
+            weight.Set(stored.to(dtype, adapter.Model.Device, copy: true).MoveToOuterDisposeScope());
+        }
+
+        foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
+        {
+            copy.Share();
+        }
+
+        adapter.Prepare();
     }
 
     /// <summary>Holds a file's header against what the adapter has: every tensor placed, every place filled, shapes equal.</summary>

@@ -9,8 +9,10 @@ namespace PeftServer.Engine.Models;
 public sealed class ForwardBatch : IDisposable
 {
     private readonly IReadOnlyList<AttentionPrefix> _prefixes;
+    private readonly Dictionary<object, Tensor> _made = [];
     private IReadOnlyList<int> _pasts = [];
     private Tensor? _tokenTypes;
+    private IReadOnlyList<CachedSequence>? _cached;
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -168,6 +170,8 @@ public sealed class ForwardBatch : IDisposable
         {
             Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
             _pasts = [.. sequences.Select(sequence => sequence.Cache.Length)],
+            Tasks = sequences.Any(sequence => sequence.Task != 0) ? [.. sequences.Select(sequence => sequence.Task)] : [],
+            _cached = sequences,
         };
     }
 
@@ -222,8 +226,41 @@ public sealed class ForwardBatch : IDisposable
     public ForwardBatch PerSequence() =>
         Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Tasks, Dropout);
 
+    /// <summary>A tensor that an adapter makes once for the whole batch, which keeps it and disposes of it.</summary>
+    internal Tensor Once(object key, Func<Tensor> make)
+    {
+        if (!_made.TryGetValue(key, out var made))
+        {
+            _made[key] = made = make().DetachFromDisposeScope();
+        }
+
+        return made;
+    }
+
+    /// <summary>The tokens of a run by themselves, under other adapters, for a pass before this one. What is cached of it is kept apart.</summary>
+    internal ForwardBatch FirstPass(AdapterRun run, IReadOnlyList<Adapter> adapters)
+    {
+        var sequences = Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count).ToList();
+        if (_cached is not null)
+        {
+            return Cached([.. sequences.Select(i => _cached[i] with { Cache = _cached[i].Cache.FirstPass, Adapters = adapters })], Ids.device);
+        }
+
+        var ids = Ids.cpu();
+        using (ids)
+        {
+            var tokens = ids.data<long>().ToArray();
+            return Packed([.. sequences.Select(i => tokens[Starts[i]..Starts[i + 1]].Select(id => (int)id).ToArray())], adapters, Ids.device);
+        }
+    }
+
     public void Dispose()
     {
+        foreach (var made in _made.Values)
+        {
+            made.Dispose();
+        }
+
         Ids.Dispose();
         Positions.Dispose();
         _tokenTypes?.Dispose();
@@ -256,8 +293,11 @@ public sealed class ForwardBatch : IDisposable
 /// <param name="Past">Rows of it that went through the model before.</param>
 internal readonly record struct SequenceSpan(int Index, int Start, int Count, int PromptRows, int Past);
 
-/// <summary>
-/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
-/// text.
-/// </summary>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null);
+/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
+/// <param name="Tokens">What to feed.</param>
+/// <param name="Cache">Keys and values so far.</param>
+/// <param name="Adapters">What the sequence uses.</param>
+/// <param name="Source">In an encoder-decoder the encoded text.</param>
+/// <param name="Task">The task it is of, for adapters that know several.</param>
+public sealed record CachedSequence(
+    IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);

@@ -21,6 +21,10 @@ public sealed class KeyValueCache(int layers) : IDisposable
     internal int PromptRows { get; private set; }
 
     private int _firstPosition;
+    private KeyValueCache? _firstPass;
+
+    /// <summary>The cache of a first pass over the same tokens, which advances with this one.</summary>
+    internal KeyValueCache FirstPass => _firstPass ??= new KeyValueCache(layers);
 
     /// <summary>Takes what adapters put before a sequence: once, before its first token.</summary>
     internal void Begin(int promptRows, int firstPosition, IReadOnlyList<AttentionPrefix> prefixes)
@@ -50,10 +54,12 @@ public sealed class KeyValueCache(int layers) : IDisposable
     {
         Length += tokens + PromptRows;
         PromptRows = 0;
+        _firstPass?.Advance(tokens);
     }
 
     public void Dispose()
     {
+        _firstPass?.Dispose();
         for (var i = 0; i < _layers.Length; i++)
         {
             _layers[i]?.Keys.Dispose();

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
@@ -194,7 +195,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private Adapter CreateAdapter(CausalLanguageModel model)
     {
-        var adapter = spec.Peft.CreateAdapter(model);
+        var adapter = (spec.Peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : spec.Peft).CreateAdapter(model);
         adapter.Initialize(_arguments.Seed);
         adapter.SetTraining(true);
         events.Message(adapter.TrainableSummary);

@@ -1,8 +1,11 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Optimizers;
 
@@ -26,6 +29,7 @@ public sealed class AdapterContractTests
         ["ROAD"] = """{ "group_size": 16 }""",
         ["SHIRA"] = """{ "r": 4 }""",
         ["VBLORA"] = """{ "vector_length": 8, "num_vectors": 16 }""",
+        ["XLORA"] = """{ "adapters": { "0": "a", "1": "b" }, "xlora_depth": 2, "xlora_size": 8 }""",
         ["WAVEFT"] = """{ "n_frequency": 64 }""",
         ["LN_TUNING"] = """{ "target_modules": ["input_layernorm"] }""",
     };
@@ -91,11 +95,184 @@ public sealed class AdapterContractTests
         }
     }
 
+    /// <summary>Methods whose fresh adapter changes nothing yet. The others start with values that are drawn.</summary>
+    public static TheoryData<string> IdentityAtStart => [.. AdapterConfig.Types.Keys.Except(
+        ["C3A", "CARTRIDGE", "CPT", "FOURIERFT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING", "VBLORA", "XLORA"])];
+
+    [Theory]
+    [MemberData(nameof(IdentityAtStart))]
+    public void Initialize_FreshAdapter_ChangesNothing(string method)
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = Create(method, model);
+        adapter.Initialize(5);
+
+        Distance(Logits(model, [adapter]), Logits(model, [])).ShouldBeLessThan(1e-5f);
+    }
+
+    [Theory]
+    [MemberData(nameof(Methods))]
+    public void Forward_TwoAdaptersInOneBatch_EachSequenceHasItsOwn(string method)
+    {
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var first = Stirred(method, model, 6);
+        using var second = Stirred(method, model, 7);
+        int[][] rows = [[3, 5, 7, 11], [13, 17, 19], [23, 29, 31, 37, 41]];
+        IReadOnlyList<Adapter>[] used = [[first], [], [second]];
+
+        var together = Continued(model, rows, used);
+
+        for (var i = 0; i < rows.Length; i++)
+        {
+            Distance(together[i], Continued(model, [rows[i]], [used[i]])[0]).ShouldBeLessThan(1e-4f, $"row {i}");
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Methods))]
+    public void Forward_CachedInPieces_GivesWhatOnePassGives(string method)
+    {
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = Stirred(method, model, 8);
+        using var cache = new KeyValueCache(model.LayerCount);
+        var pieces = new[] { new[] { 3, 5 }, [7], [11, 13] }.Select(piece =>
+        {
+            using var batch = ForwardBatch.Cached([new CachedSequence(piece, cache, [adapter])], CPU);
+            var logits = model.Logits(model.Hidden(batch), batch);
+            cache.Advance(piece.Length);
+            return logits.narrow(0, batch.PromptRows[0], piece.Length);
+        }).ToArray();
+
+        Distance(cat(pieces, 0), Logits(model, [adapter])).ShouldBeLessThan(1e-4f);
+    }
+
+    [Theory]
+    [MemberData(nameof(Methods))]
+    public void Train_OnABfloat16Base_StaysNearFloat32(string method)
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var half = RandomLlama.Create(CPU, ScalarType.BFloat16);
+        using var adapter = Stirred(method, model, 9);
+        using var other = Stirred(method, half, 9);
+        var logits = Logits(model, [adapter]);
+
+        Distance(Logits(half, [other]).to(ScalarType.Float32), logits).ShouldBeLessThan(0.1f * logits.abs().max().item<float>());
+
+        other.SetTraining(true);
+        using var optimizer = new AdamW(other.Trainable, 0.9, 0.999, 1e-8, 0);
+        using var step = new AutogradStep(half, other);
+        double.IsFinite(step.ForwardBackward(Batch(), 0.1, null).Loss.to(ScalarType.Float32).item<float>()).ShouldBeTrue();
+        other.Trainable.ShouldAllBe(weight => weight.Value.dtype == ScalarType.Float32);
+    }
+
+    [Theory]
+    [MemberData(nameof(Methods))]
+    public void Train_ManySteps_KeepsNoTensors(string method)
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = Create(method, model);
+        adapter.Initialize(10);
+        adapter.SetTraining(true);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        using var step = new AutogradStep(model, adapter);
+        var batch = Batch();
+        var live = new List<long>();
+
+        for (var i = 0; i < 50; i++)
+        {
+            using (NewDisposeScope())
+            {
+                optimizer.ZeroGrad();
+                step.ForwardBackward(batch, 0.1, null);
+                optimizer.Step(1e-3);
+            }
+
+            live.Add(DisposeScopeManager.Statistics.ThreadTotalLiveCount);
+        }
+
+        live[^1].ShouldBe(live[2]);
+    }
+
+    [Theory]
+    [MemberData(nameof(Methods))]
+    public void MergeAndUnload_AnyMethod_ComputesTheSameOrSaysWhyNot(string method)
+    {
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var adapter = Stirred(method, model, 11);
+        var expected = Logits(model, [adapter]);
+
+        if (Record.Exception(adapter.MergeAndUnload) is { } refused)
+        {
+            refused.ShouldBeOfType<NotSupportedException>().Message.ShouldContain("cannot be merged");
+            Distance(Logits(model, [adapter]), expected).ShouldBe(0); // and nothing was changed
+            return;
+        }
+
+        Distance(Logits(model, []), expected).ShouldBeLessThan(1e-3f * expected.abs().max().item<float>());
+    }
+
+    /// <summary>An adapter whose every trained weight was moved at random, so that it does something.</summary>
+    private static Adapter Stirred(string method, PretrainedModel model, int seed)
+    {
+        using var frozen = no_grad();
+        using var generator = new Generator((ulong)seed);
+        var adapter = Create(method, model);
+        adapter.Initialize(seed);
+        foreach (var weight in adapter.Trainable)
+        {
+            weight.Value.Add(randn([.. weight.Shape], generator: generator), 0.05);
+        }
+
+        adapter.SetTraining(true); // what is saved follows
+        adapter.SetTraining(false);
+        return adapter;
+    }
+
+    /// <summary>Logits of each row's last token, all rows through their caches at once.</summary>
+    private static Tensor[] Continued(CausalLanguageModel model, int[][] rows, IReadOnlyList<Adapter>[] adapters)
+    {
+        var caches = rows.Select(_ => new KeyValueCache(model.LayerCount)).ToList();
+        using var batch = ForwardBatch.Cached([.. rows.Select((row, i) => new CachedSequence(row, caches[i], adapters[i]))], CPU);
+        var hidden = model.Hidden(batch);
+        using var heads = ForwardBatch.Heads([.. adapters.Select((used, i) => new AdapterRun(used, i, 1))], CPU);
+        var lasts = tensor(batch.Starts.Skip(1).Select(end => end - 1L).ToArray());
+        var logits = model.Logits(hidden.index_select(0, lasts), heads);
+        caches.ForEach(cache => cache.Dispose());
+        return [.. Enumerable.Range(0, rows.Length).Select(i => logits.select(0, i))];
+    }
+
+    private static float Distance(Tensor a, Tensor b) => a.Minus(b).abs().max().item<float>();
+
+    /// <summary>Two LoRA adapters in folders, as X-LoRA takes them.</summary>
+    private static readonly Lazy<string> Experts = new(() =>
+    {
+        var folder = Path.Combine(AppContext.BaseDirectory, "xlora-experts");
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+        for (var i = 0; i < 2; i++)
+        {
+            using var expert = new LoraConfig { R = 2, InitLoraWeights = LoraInit.Random, TargetModules = ModuleSelector.Of("q_proj", "v_proj") }.CreateAdapter(model);
+            expert.Initialize(i);
+            AdapterFile.Save(expert, Path.Combine(folder, $"{i}"), "random-llama");
+        }
+
+        return folder;
+    });
+
     private static Adapter Create(string method, PretrainedModel model)
     {
         var settings = JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject();
         settings["peft_type"] = method;
-        if (AdapterConfig.Types[method].GetProperty("TargetModules") is not null)
+        if (AdapterConfig.Types[method].GetProperty("TargetModules")?.PropertyType == typeof(ModuleSelector))
         {
             settings.TryAdd("target_modules", new JsonArray("q_proj", "v_proj"));
         }
@@ -105,7 +282,8 @@ public sealed class AdapterContractTests
             settings["feedforward_modules"] = new JsonArray();
         }
 
-        return settings.Deserialize<AdapterConfig>(PeftJson.Options)!.CreateAdapter(model);
+        var config = settings.Deserialize<AdapterConfig>(PeftJson.Options)!;
+        return (config is XloraConfig mixture ? mixture with { ExpertFolder = Experts.Value } : config).CreateAdapter(model);
     }
 
     private static Tensor Logits(CausalLanguageModel model, IReadOnlyList<Adapter> adapters)

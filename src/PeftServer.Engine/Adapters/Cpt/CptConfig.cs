@@ -11,6 +11,8 @@ public sealed record CptConfig : PromptConfig
 {
     private readonly IReadOnlyList<int> _ids = [0];
 
+    public CptConfig() => NumVirtualTokens = 1;
+
     /// <summary>The tokens of the examples. Their count is num_virtual_tokens.</summary>
     [MinLength(1)]
     public IReadOnlyList<int> CptTokenIds

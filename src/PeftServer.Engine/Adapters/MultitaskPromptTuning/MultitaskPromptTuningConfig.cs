@@ -10,7 +10,7 @@ namespace PeftServer.Engine.Adapters.MultitaskPromptTuning;
 /// P ∘ (uₜ vₜ). Which task a sequence is of comes with it; without, it is task 0.
 /// <see href="https://arxiv.org/abs/2303.02861">Wang et al. 2023</see>.
 /// </summary>
-public sealed record MultitaskPromptTuningConfig : PromptConfig
+public sealed record MultitaskPromptTuningConfig : PromptConfig, IKnowsTasks
 {
     /// <summary>How many tasks there are.</summary>
     [Range(1, 4096)]
@@ -43,6 +43,8 @@ public sealed record MultitaskPromptTuningConfig : PromptConfig
 
     /// <summary>PEFT's tokenizer. Kept for the file; the base model's own tokenizer reads the text here.</summary>
     public string? TokenizerNameOrPath { get; init; }
+
+    int IKnowsTasks.TaskCount => NumTasks;
 
     public override IEnumerable<ValidationResult> Validate() =>
         PromptTuningInit is PromptTuningInit.Text && string.IsNullOrEmpty(PromptTuningInitText) && !InferenceMode

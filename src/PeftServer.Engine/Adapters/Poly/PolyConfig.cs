@@ -9,7 +9,7 @@ namespace PeftServer.Engine.Adapters.Poly;
 /// <see href="https://arxiv.org/abs/2202.13914">Ponti et al. 2022</see>,
 /// <see href="https://arxiv.org/abs/2211.03831">Caccia et al. 2022</see>.
 /// </summary>
-public sealed record PolyConfig : TargetedConfig, IExcludesModules
+public sealed record PolyConfig : TargetedConfig, IExcludesModules, IKnowsTasks
 {
     /// <summary>Rank of every skill.</summary>
     [Range(1, 4096)]
@@ -36,6 +36,8 @@ public sealed record PolyConfig : TargetedConfig, IExcludesModules
     /// <summary>Into how many slices the features are cut; divides both sides of every adapted weight.</summary>
     [Range(1, 4096)]
     public int NSplits { get; init; } = 1;
+
+    int IKnowsTasks.TaskCount => NTasks;
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) => MethodParts.Each(sites, site => new PolyProjection(this, site));
 }

@@ -10,7 +10,7 @@ internal sealed class DenseLayer(string name, int inFeatures, int outFeatures)
 
     public IEnumerable<(string Name, Weight Weight)> Weights => [($"{name}.weight", _weight), ($"{name}.bias", _bias)];
 
-    public Tensor Forward(Tensor x) => F.linear(x, _weight.Value, _bias.Value); // [n, out]
+    public Tensor Forward(Tensor x) => F.linear(x, _weight.Value.to(x.dtype), _bias.Value.to(x.dtype)); // [n, out]
 
     /// <summary>As nn.Linear starts: both uniform within 1/√in.</summary>
     public void Initialize(Generator generator, Device device)

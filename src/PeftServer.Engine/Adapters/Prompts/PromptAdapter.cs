@@ -50,6 +50,8 @@ internal sealed class PromptAdapter : Adapter
 
     public override int PromptRows => _config.IsPrefix ? 0 : _config.NumVirtualTokens;
 
+    public override int VirtualTokens => _config.NumVirtualTokens;
+
     /// <summary>Tokens of the prompt that training learns, in every row.</summary>
     public override IReadOnlyList<PromptTarget> PromptTargets => _encoder.Targets;
 

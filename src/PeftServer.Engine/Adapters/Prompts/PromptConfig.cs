@@ -11,7 +11,7 @@ public abstract record PromptConfig : AdapterConfig
 {
     /// <summary>Virtual tokens before every sequence. PEFT has no default for it; here it is 20.</summary>
     [Range(1, 16384)]
-    public virtual int NumVirtualTokens { get; init; } = 20;
+    public int NumVirtualTokens { get; init; } = 20;
 
     /// <summary>Width of a virtual token: that of the model's embeddings, or that of one layer's keys. Absent: the model's.</summary>
     public int? TokenDim { get; init; }
