@@ -131,6 +131,9 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>What goes with this adapter when it is disposed of.</summary>
+    protected virtual IEnumerable<Weight> Owned => State.Concat(SharedTraining).Select(entry => entry.Weight);
+
     /// <summary>Computes <see cref="SharedDerived"/>.</summary>
     protected virtual void PrepareShared()
     {
@@ -195,7 +198,7 @@ public abstract class Adapter : IDisposable
     public virtual void Dispose()
     {
         Detach();
-        foreach (var (_, weight) in State.Concat(SharedTraining))
+        foreach (var weight in Owned)
         {
             weight.Unload();
         }

@@ -34,11 +34,7 @@ public static class AdapterHubFile
         adapter.Settle();
         Write(Path.Combine(folder, WeightsName), adapter.OwnState);
         File.WriteAllText(Path.Combine(folder, AdapterFile.ConfigName), ConfigText(adapter, baseModelName));
-        if (adapter.Head is { } head)
-        {
-            Write(Path.Combine(folder, HeadWeightsName), head.State);
-            File.WriteAllText(Path.Combine(folder, HeadConfigName), HubHeadConfig.Text(adapter, baseModelName));
-        }
+        SaveHead(adapter, folder, baseModelName);
     }
 
     /// <summary>The text of <c>adapter_config.json</c>: fields sorted by name, the config complete.</summary>
@@ -75,10 +71,7 @@ public static class AdapterHubFile
             }
 
             Fill(adapter.OwnState, Tensors(folder, WeightsName, OldWeightsName), adapter, WeightsName);
-            if (headConfig is not null && adapter.Head is not null)
-            {
-                Fill(adapter.HeadState, Tensors(folder, HeadWeightsName, OldHeadWeightsName), adapter, HeadWeightsName);
-            }
+            LoadHead(adapter, folder);
 
             adapter.Prepare();
             return adapter;
@@ -87,6 +80,25 @@ public static class AdapterHubFile
         {
             adapter.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>Writes the head of an adapter, where it has one.</summary>
+    internal static void SaveHead(HubAdapter adapter, string folder, string baseModelName)
+    {
+        if (adapter.Head is { } head)
+        {
+            Write(Path.Combine(folder, HeadWeightsName), head.State);
+            File.WriteAllText(Path.Combine(folder, HeadConfigName), HubHeadConfig.Text(adapter, baseModelName));
+        }
+    }
+
+    /// <summary>Fills the head of an adapter from a folder, where both have one.</summary>
+    internal static void LoadHead(HubAdapter adapter, string folder)
+    {
+        if (adapter.Head is not null && HubHeadConfig.Read(folder, adapter.Model) is not null)
+        {
+            Fill(adapter.HeadState, Tensors(folder, HeadWeightsName, OldHeadWeightsName), adapter, HeadWeightsName);
         }
     }
 

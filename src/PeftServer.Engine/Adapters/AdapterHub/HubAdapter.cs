@@ -65,6 +65,8 @@ public sealed class HubAdapter : Adapter
 
     internal IReadOnlyList<HubMethod> Methods { get; }
 
+    internal IEnumerable<(Site Site, SiteAdapter Part)> SiteParts => _siteParts.Select(entry => (entry.Site, entry.Part));
+
     internal IEnumerable<(string Key, Weight Weight)> HeadState => Head?.State ?? [];
 
     /// <summary>Weights of the adapter itself.</summary>

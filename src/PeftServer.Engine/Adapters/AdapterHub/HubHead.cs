@@ -22,6 +22,16 @@ public abstract class HubHead
     {
     }
 
+    /// <summary>Lets another adapter use the same head.</summary>
+    internal virtual void Share(Adapter other)
+    {
+    }
+
+    /// <summary>Ends what <see cref="Share"/> began.</summary>
+    internal virtual void Release(Adapter other)
+    {
+    }
+
     /// <summary>The head that <paramref name="config"/> describes, or where there is none, the model's own; null where that does not train.</summary>
     internal static HubHead? Attach(HubAdapter adapter, JsonObject? config)
     {
@@ -42,12 +52,12 @@ public abstract class HubHead
     /// <summary>The model's own head, as a copy that trains.</summary>
     private sealed class StaticHead : HubHead
     {
-        private readonly Adapter _adapter;
+        private readonly List<Adapter> _users;
         private readonly List<(Site Site, TrainableCopy Copy)> _sites;
 
         public StaticHead(Adapter adapter, IReadOnlyList<Site> sites)
         {
-            _adapter = adapter;
+            _users = [adapter];
             _sites = [.. sites.Select(site => (site, new TrainableCopy(site)))];
             _sites.ForEach(entry => entry.Site.Attach(adapter, entry.Copy));
         }
@@ -57,6 +67,18 @@ public abstract class HubHead
 
         internal override void Initialize(Generator generator, Device device) => _sites.ForEach(entry => entry.Copy.Initialize(entry.Site, generator));
 
-        internal override void Detach() => _sites.ForEach(entry => entry.Site.Detach(_adapter));
+        internal override void Detach() => _users.ForEach(user => _sites.ForEach(entry => entry.Site.Detach(user)));
+
+        internal override void Share(Adapter other)
+        {
+            _users.Add(other);
+            _sites.ForEach(entry => entry.Site.Attach(other, entry.Copy));
+        }
+
+        internal override void Release(Adapter other)
+        {
+            _users.Remove(other);
+            _sites.ForEach(entry => entry.Site.Detach(other));
+        }
     }
 }
