@@ -46,8 +46,24 @@ public sealed class AdapterHubCases
         if (golden.Has("logits_trained"))
         {
             using var adapter = Load(golden, "trained", model);
-            AdapterHubCase.Of(golden, model, adapter).CheckForward("logits_trained", [adapter]);
+            var one = AdapterHubCase.Of(golden, model, adapter);
+            one.CheckForward("logits_trained", [adapter]);
+            CheckMerged(golden, one, adapter);
         }
+    }
+
+    /// <summary>Merging is exact, or refused: where the library's is wrong (it says by how much), and where there is no weight to merge into.</summary>
+    private static void CheckMerged(Golden golden, IModelCase one, HubAdapter adapter)
+    {
+        if (golden.Meta.TryGetProperty("merge_error", out var error) && error.GetDouble() < 1e-4)
+        {
+            adapter.MergeAndUnload();
+            one.CheckForward("logits_trained", []);
+            return;
+        }
+
+        Should.Throw<NotSupportedException>(adapter.MergeAndUnload).Message.ShouldContain("cannot be merged");
+        one.CheckForward("logits_trained", [adapter]);
     }
 
     /// <summary>The library does not save that a DiReFT is one; the case says it.</summary>

@@ -131,6 +131,9 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>The parts that merging folds into the weights.</summary>
+    protected virtual IEnumerable<(Site Site, SiteAdapter Part)> MergeableParts => _parts;
+
     /// <summary>What goes with this adapter when it is disposed of.</summary>
     protected virtual IEnumerable<Weight> Owned => State.Concat(SharedTraining).Select(entry => entry.Weight);
 
@@ -169,8 +172,9 @@ public abstract class Adapter : IDisposable
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
-        _parts.ForEach(entry => RefuseTied(entry.Site));
-        var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
+        var mergeable = MergeableParts.ToList();
+        mergeable.ForEach(entry => RefuseTied(entry.Site));
+        var merged = mergeable.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
             Bias: parts.Aggregate(parts.Key.Bias?.Value, (bias, entry) => entry.Part.MergeBias(parts.Key, bias)))).ToList();

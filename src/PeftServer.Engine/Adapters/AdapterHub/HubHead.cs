@@ -16,6 +16,9 @@ public abstract class HubHead
     /// <summary>Parameters that the model without adapters does not have.</summary>
     internal virtual long AddedCount => 0;
 
+    /// <summary>The copies of the model's own head that train.</summary>
+    internal virtual IEnumerable<(Site Site, SiteAdapter Part)> Copies => [];
+
     internal abstract void Initialize(Generator generator, Device device);
 
     internal virtual void Detach()
@@ -61,6 +64,8 @@ public abstract class HubHead
             _sites = [.. sites.Select(site => (site, new TrainableCopy(site)))];
             _sites.ForEach(entry => entry.Site.Attach(adapter, entry.Copy));
         }
+
+        internal override IEnumerable<(Site Site, SiteAdapter Part)> Copies => _sites.Select(entry => (entry.Site, (SiteAdapter)entry.Copy));
 
         internal override IEnumerable<(string Key, Weight Weight)> State =>
             _sites.SelectMany(entry => entry.Copy.State.Select(state => ($"{entry.Site.Path}.{state.Name}", state.Weight)));
