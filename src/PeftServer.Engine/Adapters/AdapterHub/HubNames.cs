@@ -87,6 +87,8 @@ internal static class HubNames
         ["reft"] = ["layers", "prefix_positions", "suffix_positions", "r", "orthogonality"],
     };
 
+    public static IReadOnlyCollection<string> All => Configs.Keys;
+
     public static string Known => $"Known: {string.Join(", ", Configs.Keys)}.";
 
     /// <summary>The complete config that a name or an object stands for. Throws <see cref="AdapterException"/> naming the field.</summary>
