@@ -153,9 +153,9 @@ public sealed class AdapterHubCases
     {
         using var scope = NewDisposeScope();
         var path = Path.Combine(theirs, name);
-        var expected = File.Exists(path) ? FromSafetensors(path) : TorchFile.Read(Path.Combine(theirs, oldName));
+        var expected = AdapterHubFile.Tensors(theirs, name, oldName);
         expected = expected.Where(entry => !HubKeys.IsRepeated(entry.Key, expected)).ToDictionary();
-        var actual = FromSafetensors(Path.Combine(ours, name));
+        var actual = AdapterHubFile.Tensors(ours, name, oldName);
         actual.Keys.Order(StringComparer.Ordinal).ShouldBe(expected.Keys.Order(StringComparer.Ordinal));
         foreach (var (key, tensor) in expected.Where(entry => isChance?.Invoke(entry.Key) is not true))
         {
@@ -167,12 +167,6 @@ public sealed class AdapterHubCases
             SafetensorsWriter.Write(path = Path.Combine(ours, "again"), expected, new Dictionary<string, string>());
             File.ReadAllBytes(path).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(theirs, name))).ShouldBeTrue("the same tensors give another file than the library's");
         }
-    }
-
-    private static Dictionary<string, Tensor> FromSafetensors(string path)
-    {
-        using var file = SafetensorsFile.Open(path);
-        return file.Header.Entries.Keys.ToDictionary(key => key, key => file.Tensor(key));
     }
 
     internal static void CheckJson(string ours, string theirs, string name) =>

@@ -122,8 +122,8 @@ internal sealed class LlamaVariantModel : Decoder
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
         x = invertible_adapters.Forward(_embeddingScale is null ? x : x.mul(_embeddingScale), batch);
-        var angle = _rotary.At(batch.Positions, x.dtype);
-        var local = _localRotary?.At(batch.Positions, x.dtype);
+        var angle = _rotary.At(batch, x.dtype);
+        var local = _localRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
         {
             x = layers[i].Forward(x, _variant.Window(i) is null ? angle : local ?? angle, batch);

@@ -156,7 +156,13 @@ public static class AdapterHubFile
         }
 
         var old = Path.Combine(folder, oldName);
-        return File.Exists(old) ? TorchFile.Read(old) : throw new CheckpointException($"There is neither {name} nor {oldName} in {folder}.");
+        if (!File.Exists(old))
+        {
+            throw new CheckpointException($"There is neither {name} nor {oldName} in {folder}.");
+        }
+
+        using var pickle = PickleCheckpoint.OpenFile(old);
+        return pickle.Names.ToDictionary(key => key, pickle.Tensor);
     }
 
     /// <summary>Gives every weight its tensor: every one placed, every place filled, shapes equal, values finite.</summary>
