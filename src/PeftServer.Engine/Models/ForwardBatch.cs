@@ -127,7 +127,10 @@ public sealed class ForwardBatch : IDisposable
         var (ids, positions, starts, prompt, prefixes) = Laid(rows, adapters, device);
         var attention = new PaddedAttention(prompt + width, [.. sequences.Select(sequence => prompt + sequence.Length)], prefixes);
         return new ForwardBatch(
-            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention, [.. sequences.Select(_ => prompt)], prefixes) { Dropout = dropout };
+            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention, [.. sequences.Select(_ => prompt)], prefixes)
+        {
+            Dropout = dropout,
+        };
     }
 
     /// <summary>Rows of ids and positions [rows, width] under one set of adapters, in a layout that <paramref name="attention"/> knows.</summary>

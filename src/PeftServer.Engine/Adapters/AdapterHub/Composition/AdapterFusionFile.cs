@@ -1,6 +1,5 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.AdapterHub.Composition;

@@ -1,5 +1,3 @@
-using System.Text.Json.Serialization;
-
 namespace PeftServer.Engine.Adapters.AdapterHub.Composition;
 
 /// <summary>Settings of a fusion, field for field the library's; its <c>dynamic</c> and <c>static</c> are here by name.</summary>
