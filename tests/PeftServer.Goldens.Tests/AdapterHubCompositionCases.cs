@@ -182,10 +182,11 @@ public sealed class AdapterHubCompositionCases
     private static void CheckTraining(Golden golden, IModelCase one, List<HubAdapter> adapters)
     {
         using var stack = new ComposedAdapter(new StackBlock(adapters[0], adapters[1]));
-        using (var all = (HubAdapter)AdapterFile.Load(Path.Combine(golden.Folder, "all", "a"), adapters[0].Model))
-        {
-            one.CheckForward("logits_a", [all]);
-        }
+        var all = AdapterHubFile.LoadAll(Path.Combine(golden.Folder, "all"), adapters[0].Model);
+        all.Select(adapter => adapter.Name).ShouldBe(["a", "b"]);
+        one.CheckForward("logits_a", [all[0]]);
+        one.CheckForward("logits_b", [all[1]]);
+        all.ToList().ForEach(adapter => adapter.Dispose());
 
         one.CheckForward("logits_init", [stack]);
         AdapterHubCases.Train(golden, stack, () => one.TrainingLoss([stack]));

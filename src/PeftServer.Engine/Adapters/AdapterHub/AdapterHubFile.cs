@@ -83,6 +83,35 @@ public static class AdapterHubFile
         }
     }
 
+    /// <summary>Writes each adapter into a folder of its name, as the library's <c>save_all_adapters</c> does.</summary>
+    public static void SaveAll(IEnumerable<HubAdapter> adapters, string folder, string baseModelName)
+    {
+        foreach (var adapter in adapters)
+        {
+            Save(adapter, Path.Combine(folder, adapter.Name), baseModelName);
+        }
+    }
+
+    /// <summary>Loads every adapter below <paramref name="folder"/>, as <c>save_all_adapters</c> leaves them. Throws as <see cref="Load"/>.</summary>
+    public static IReadOnlyList<HubAdapter> LoadAll(string folder, PretrainedModel model)
+    {
+        var loaded = new List<HubAdapter>();
+        try
+        {
+            foreach (var inner in Directory.GetDirectories(folder).Where(inner => File.Exists(Path.Combine(inner, AdapterFile.ConfigName))).Order(StringComparer.Ordinal))
+            {
+                loaded.Add(Load(inner, model));
+            }
+
+            return loaded;
+        }
+        catch
+        {
+            loaded.ForEach(adapter => adapter.Dispose());
+            throw;
+        }
+    }
+
     /// <summary>Writes the head of an adapter, where it has one.</summary>
     internal static void SaveHead(HubAdapter adapter, string folder, string baseModelName)
     {
@@ -127,6 +156,7 @@ public static class AdapterHubFile
                 (given as JsonObject)?.TryAdd(name, value?.DeepClone());
             }
 
+            DropNeutral(given);
             var config = HubNames.Complete(given);
             HubMethod.Read(config);
             return new AdapterHubConfig { Config = config, Name = (string?)fields["name"] ?? throw new AdapterException("name", "is missing.") };
@@ -187,6 +217,26 @@ public static class AdapterHubFile
             }
 
             weight.Set(stored[key].to(ScalarType.Float32, adapter.Model.Device, copy: true).MoveToOuterDisposeScope());
+        }
+    }
+
+    /// <summary>Fields of a newer version pass where they say nothing; all others are known, or an error.</summary>
+    private static void DropNeutral(JsonNode? config)
+    {
+        if (config is not JsonObject fields)
+        {
+            return;
+        }
+
+        foreach (var part in fields["configs"] as JsonArray ?? [])
+        {
+            DropNeutral(part);
+        }
+
+        var known = HubNames.Fields(fields);
+        foreach (var name in fields.Select(field => field.Key).Where(name => !known.Contains(name) && AdapterFile.IsNeutral(fields[name])).ToList())
+        {
+            fields.Remove(name);
         }
     }
 
