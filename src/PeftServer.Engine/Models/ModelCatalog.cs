@@ -35,12 +35,19 @@ public static class ModelCatalog
 
     public static IReadOnlyCollection<string> ModelTypes => Architectures.Keys;
 
-    internal static PretrainedModel Create(PretrainedConfig config)
+    /// <summary>The model of <paramref name="config"/>, under <paramref name="wanted"/> where that is given.</summary>
+    internal static PretrainedModel Create(PretrainedConfig config, TaskHead? wanted = null)
     {
         if (!Architectures.TryGetValue(config.ModelType, out var create))
         {
             throw new CheckpointException(
                 $"config.json: model_type '{config.ModelType}' is not supported. Supported: {string.Join(", ", Architectures.Keys.Order(StringComparer.Ordinal))}.");
+        }
+
+        if (wanted is not null)
+        {
+            return create(config.Under(wanted), wanted.Kind)
+                ?? throw new CheckpointException($"config.json: model_type '{config.ModelType}' has no {wanted.Kind} head in this server.");
         }
 
         var head = HeadOf(config);

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Weights;
@@ -87,6 +88,24 @@ public sealed class PretrainedConfig
         JsonArray list when list.All(item => item is JsonValue value && value.TryGetValue<string>(out _)) => [.. list.Select(item => (string)item!)],
         var other => throw Wrong(name, other, "a list of strings"),
     };
+
+    /// <summary>The same model under another head: <c>architectures</c> and, where the head has names of its own for its classes, <c>id2label</c>.</summary>
+    internal PretrainedConfig Under(TaskHead head)
+    {
+        var fields = _fields.DeepClone().AsObject();
+        fields.Remove("architectures");
+        if (head.Labels.Count > 0)
+        {
+            fields["id2label"] = new JsonObject(head.Labels.Select((label, id) => KeyValuePair.Create($"{id}", (JsonNode?)label)));
+        }
+
+        return new PretrainedConfig(fields);
+    }
+
+    /// <summary>Names of the classes of a classification head, by their number; empty where the config names none.</summary>
+    public IReadOnlyList<string> Labels => _fields["id2label"] is JsonObject { Count: > 0 } labels
+        ? [.. labels.OrderBy(label => int.Parse(label.Key, CultureInfo.InvariantCulture)).Select(label => (string)label.Value!)]
+        : [];
 
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => _fields["id2label"] is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);

@@ -33,12 +33,12 @@ public abstract class PretrainedModel : Module, IDisposable
     public long ParameterCount => Weights().Sum(weight => weight.ElementCount);
 
     /// <summary>The model that the config of <paramref name="folder"/> describes, as shapes alone.</summary>
-    public static PretrainedModel Plan(string folder) => Plan(PretrainedConfig.Read(folder));
+    public static PretrainedModel Plan(string folder, TaskHead? head = null) => Plan(PretrainedConfig.Read(folder), head);
 
     /// <summary>The model that <paramref name="config"/> describes, as shapes alone.</summary>
-    public static PretrainedModel Plan(PretrainedConfig config)
+    public static PretrainedModel Plan(PretrainedConfig config, TaskHead? head = null)
     {
-        var model = ModelCatalog.Create(config);
+        var model = ModelCatalog.Create(config, head);
         model.Name();
         return model;
     }
@@ -47,13 +47,25 @@ public abstract class PretrainedModel : Module, IDisposable
     /// Loads the model in <paramref name="folder"/> (config.json and safetensors). Weights whose type is right already are views
     /// of the mapped file. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
     /// </summary>
-    public static PretrainedModel Load(string folder, Device device, ScalarType dtype)
+    /// <param name="folder">The model.</param>
+    /// <param name="device">Where the weights go.</param>
+    /// <param name="dtype">What they become.</param>
+    /// <param name="head">A head in place of the checkpoint's own. What it needs and the checkpoint has not is drawn: see <see cref="TaskHead"/>.</param>
+    public static PretrainedModel Load(string folder, Device device, ScalarType dtype, TaskHead? head = null)
     {
-        var model = Plan(folder);
+        var model = Plan(folder, head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            checkpoint.Fill(model.Weights(), device, dtype, model.Ignores);
+            if (head is null)
+            {
+                checkpoint.Fill(model.Weights(), device, dtype, model.Ignores);
+            }
+            else
+            {
+                checkpoint.FillBody(model.Weights(), device, dtype, model.Ignores, weights => head.Draw(weights, model.Config, device, dtype));
+            }
+
             return model;
         }
         catch

@@ -74,6 +74,56 @@ public sealed class Checkpoint : IDisposable
         }
     }
 
+    /// <summary>
+    /// The same for a model under another head than the checkpoint's. What both have of the body is found whether or not the
+    /// names begin with the body's own; the checkpoint's head is left, and the weights of the new one go to <paramref name="draw"/>.
+    /// </summary>
+    public void FillBody(IEnumerable<Weight> weights, Device device, ScalarType dtype, Func<string, bool> ignores, Action<IReadOnlyList<Weight>> draw)
+    {
+        var places = _files.Values.SelectMany(file => file.Header.Entries.Keys.Select(name => (name, file))).ToDictionary();
+        var behindFirst = places.Keys.GroupBy(Tail).Where(group => group.Key.Length > 0 && group.Count() == 1).ToDictionary(group => group.Key, group => group.Single());
+        var (bodies, drawn, taken) = (new HashSet<string>(), new List<Weight>(), new HashSet<string>());
+        foreach (var weight in weights)
+        {
+            var name = places.ContainsKey(weight.Path) ? weight.Path : places.ContainsKey(Tail(weight.Path)) ? Tail(weight.Path) : behindFirst.GetValueOrDefault(weight.Path);
+            if (name is not null)
+            {
+                taken.Add(name);
+            }
+
+            if (name is null || !places[name].Header.Entries[name].Shape.SequenceEqual(weight.Shape))
+            {
+                drawn.Add(weight); // the head of another task, or one with other classes
+                continue;
+            }
+
+            using var scope = NewDisposeScope();
+            var stored = places[name].Tensor(name);
+            weight.Set(stored.to(stored.is_floating_point() ? dtype : stored.dtype, device).MoveToOuterDisposeScope());
+            bodies.Add(Head(weight.Path));
+        }
+
+        // What the body lacks is an error; BERT's pooler may be absent on either side. Of a checkpoint whose names begin with the body's
+        // own, the rest is its head; of a bare one there is no rest.
+        var missing = drawn.Where(weight => bodies.Contains(Head(weight.Path)) && !IsPooler(weight.Path)).Select(weight => weight.Path).ToList();
+        var heads = taken.Select(Head).ToHashSet();
+        var unexpected = places.Keys
+            .Where(name => !taken.Contains(name) && !ignores(name) && !IsPooler(name) && (heads.Count > 1 || heads.Contains(Head(name)))).ToList();
+        if (missing.Count > 0 || unexpected.Count > 0)
+        {
+            throw new CheckpointException(
+                $"The weights in {_folder} do not fit its config.json:{Listed(" missing", missing)}{Listed(" unexpected", unexpected)}");
+        }
+
+        draw(drawn);
+    }
+
+    private static bool IsPooler(string name) => name.Contains("pooler.", StringComparison.Ordinal);
+
+    private static string Head(string name) => name[..(name.IndexOf('.', StringComparison.Ordinal) is var dot and >= 0 ? dot : name.Length)];
+
+    private static string Tail(string name) => name.IndexOf('.', StringComparison.Ordinal) is var dot and >= 0 ? name[(dot + 1)..] : "";
+
     public void Dispose()
     {
         foreach (var file in _files.Values)
