@@ -96,7 +96,7 @@ public sealed class AdapterCases
         var names = golden.Names.Where(name => name.StartsWith("grad.", StringComparison.Ordinal)).ToList();
         names.ShouldNotBeEmpty();
         var weights = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
-        foreach (var name in names)
+        foreach (var name in names.Where(name => !HasNoGradient(name)))
         {
             var saved = SavedName(name["grad.".Length..]);
 
@@ -105,6 +105,12 @@ public sealed class AdapterCases
             Golden.ShouldAgree(name, weight.Value.grad!, golden[name], 1e-3);
         }
     }
+
+    /// <summary>
+    /// A bias added to every place of a row before the softmax over places: its true gradient is zero, so its value is rounding that
+    /// Adam made large.
+    /// </summary>
+    private static bool HasNoGradient(string name) => name.Contains("qa_outputs", StringComparison.Ordinal) && name.EndsWith("bias", StringComparison.Ordinal);
 
     /// <summary>PEFT's live names carry the adapter's name; the saved ones do not.</summary>
     private static string SavedName(string live) =>
@@ -122,7 +128,7 @@ public sealed class AdapterCases
             using var ours = SafetensorsFile.Open(Path.Combine(folder, AdapterFile.WeightsName));
             using var theirs = SafetensorsFile.Open(Path.Combine(trained, AdapterFile.WeightsName));
             ours.Header.Entries.Values.Select(Line).Order().ShouldBe(theirs.Header.Entries.Values.Select(Line).Order());
-            foreach (var key in theirs.Header.Entries.Keys)
+            foreach (var key in theirs.Header.Entries.Keys.Where(key => !HasNoGradient(key)))
             {
                 Golden.ShouldAgree(key, ours.Tensor(key), theirs.Tensor(key), 1e-3);
             }

@@ -18,6 +18,7 @@ internal sealed class CausalCase : IModelCase
         return (kind, model) switch
         {
             ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal),
+            ("seq2seq", Seq2SeqLanguageModel seq2seq) => new Seq2SeqCase(golden, seq2seq),
             ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier),
             _ => throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet."),
         };

@@ -253,6 +253,6 @@ internal sealed class EmbeddingCase(Golden golden, ClassificationModel model, Ad
     private Tensor Embedded(int column)
     {
         using var batch = ForwardBatch.Packed(Golden.Rows($"column{column}.input_ids", $"column{column}.attention_mask").Rows, [adapter], CPU);
-        return SentenceEmbedding.Mean(model.Predict(batch), batch.Starts);
+        return Pooling.Mean(model.Predict(batch), batch);
     }
 }

@@ -15,7 +15,8 @@ public sealed class ObjectiveCases
     {
         using var golden = new Golden(GoldenFolder.PathOf("objectives", name));
         using var scope = NewDisposeScope();
-        using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32, HeadOf(golden));
+        var isReward = golden.Meta.GetProperty("kind").GetString() is "reward"; // one number: a head that the base lacks and the adapter brings
+        using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32, isReward ? ModelHead.SequenceClassification : null, labels: isReward ? ["reward"] : null);
         using var adapter = AdapterFile.Load(Path.Combine(golden.Folder, "init"), model);
         var rate = golden.Meta.GetProperty("optimizer").GetProperty("lr").GetDouble();
         var objective = ObjectiveCase.Of(golden, model, adapter);
@@ -30,10 +31,6 @@ public sealed class ObjectiveCases
 
         AdapterCases.CheckSaved(golden, adapter);
     }
-
-    /// <summary>A reward is one number: a head that the base does not have and the adapter brings.</summary>
-    private static TaskHead? HeadOf(Golden golden) =>
-        golden.Meta.GetProperty("kind").GetString() is "reward" ? new TaskHead(ModelHead.SequenceClassification) { Labels = ["reward"] } : null;
 
     /// <summary>Micro-batches add up; each is what TRL passed to backward.</summary>
     private static Tensor Total(Golden golden, IReadOnlyList<ObjectiveResult> micro, int step)

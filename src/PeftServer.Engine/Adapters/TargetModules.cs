@@ -155,7 +155,7 @@ public static class TargetModules
         PretrainedModel model, ModuleSelector targets, ModuleSelector? excluded = null, IReadOnlyList<string>? savedModules = null,
         IReadOnlyList<int>? layers = null, IReadOnlyList<string>? layersPattern = null)
     {
-        var named = model.Sites().Where(site => targets.IsAllLinear ? site is Projection && site.Path != model.OutputHead : targets.Matches(site.Path)).ToList();
+        var named = model.Sites().Where(site => site is not Parameter).Where(site => targets.IsAllLinear ? site is Projection && site.Path != model.OutputHead : targets.Matches(site.Path)).ToList();
         var kept = named
             .Where(site => excluded is null || !excluded.Matches(site.Path))
             .Where(site => savedModules is null || !savedModules.Any(name => IsWithin(site.Path, name)))
@@ -196,7 +196,7 @@ public static class TargetModules
     }
 
     private static string Endings(PretrainedModel model) =>
-        string.Join(", ", model.Sites().Select(site => site.Path[(site.Path.LastIndexOf('.') + 1)..]).Distinct().Order(StringComparer.Ordinal));
+        string.Join(", ", model.Sites().Where(site => site is not Parameter).Select(site => site.Path[(site.Path.LastIndexOf('.') + 1)..]).Distinct().Order(StringComparer.Ordinal));
 }
 
 /// <summary>An adapter does not fit its model; <see cref="Field"/> is the setting to change.</summary>

@@ -6,7 +6,7 @@ namespace PeftServer.Engine.Models;
 /// BERT, RoBERTa and ELECTRA without their heads. <see href="https://arxiv.org/abs/1810.04805"/>. RoBERTa's positions begin
 /// behind that of padding; ELECTRA's embeddings may be narrower than its layers.
 /// </summary>
-internal sealed class BertModel : Module
+internal sealed class BertModel : Encoder
 {
     public readonly BertEmbeddings embeddings;
     public readonly Linear? embeddings_project;
@@ -25,7 +25,7 @@ internal sealed class BertModel : Module
             throw config.Unsupported("position_embedding_type", kind);
         }
 
-        var hidden = config.Int("hidden_size");
+        var hidden = Width = config.Int("hidden_size");
         var width = config.ModelType == "electra" ? config.Int("embedding_size", 128) : hidden;
         embeddings = new BertEmbeddings(config, width);
         embeddings_project = width == hidden ? null : new Linear(width, hidden, hasBias: true);
@@ -33,8 +33,11 @@ internal sealed class BertModel : Module
         pooler = pools ? new BertPooler(hidden) : null;
     }
 
-    /// <summary>The last hidden state of every token: [n, hidden].</summary>
-    public Tensor Forward(ForwardBatch batch)
+    public override Embedding TokenEmbedding => embeddings.word_embeddings;
+
+    public override int Width { get; }
+
+    public override Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         var x = embeddings.Forward(batch); // [n, width]
@@ -59,8 +62,7 @@ internal sealed class BertEmbeddings(PretrainedConfig config, int width) : Modul
     public Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var types = zeros_like(batch.Ids); // one segment
-        var x = word_embeddings.Forward(batch.Ids, batch).Plus(token_type_embeddings.Forward(types, batch));
+        var x = word_embeddings.Forward(batch.Ids, batch).Plus(token_type_embeddings.Forward(batch.TokenTypes, batch));
         x = x.Plus(position_embeddings.Forward(batch.Positions.add(_firstPosition), batch)); // [n, width]
         return LayerNorm.Forward(x, batch).MoveToOuterDisposeScope();
     }

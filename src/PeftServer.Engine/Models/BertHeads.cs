@@ -3,68 +3,31 @@ using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
 
-/// <summary>BERT, RoBERTa or ELECTRA under a head. The body's field is the one that the checkpoint names.</summary>
-internal abstract class BertWithHead : ClassificationModel
-{
-    public readonly BertModel? bert;
-    public readonly BertModel? roberta;
-    public readonly BertModel? electra;
-
-    private protected BertWithHead(PretrainedConfig config, PredictionKind kind, bool pools = false)
-        : base(config, kind)
-    {
-        Body = new BertModel(config, pools);
-        switch (config.ModelType)
-        {
-            case "roberta":
-                roberta = Body;
-                break;
-            case "electra":
-                electra = Body;
-                break;
-            default:
-                bert = Body;
-                break;
-        }
-    }
-
-    public override int HiddenSize => Config.Int("hidden_size");
-
-    private protected BertModel Body { get; }
-
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
-
-    /// <summary>States of the first token of each sequence.</summary>
-    private protected static Tensor Firsts(Tensor hidden, ForwardBatch batch)
-    {
-        using var firsts = tensor(batch.Starts.Take(batch.SequenceCount).Select(start => (long)start).ToArray(), device: hidden.device);
-        return hidden.index_select(0, firsts); // [sequences, hidden]
-    }
-}
-
-internal sealed class BertForSequenceClassification : BertWithHead
+/// <summary>Scores of a sequence from the pooled state of its first token.</summary>
+internal sealed class BertForSequenceClassification : EncoderWithHead
 {
     public readonly Linear classifier;
+    private readonly BertPooler _pooler;
 
-    public BertForSequenceClassification(PretrainedConfig config)
-        : base(config, PredictionKind.Sequence, pools: true) => classifier = new Linear(HiddenSize, config.LabelCount, hasBias: true);
+    public BertForSequenceClassification(PretrainedConfig config, BertModel body)
+        : base(config, body, PredictionKind.Sequence) => (_pooler, classifier) = (body.pooler!, new Linear(HiddenSize, config.LabelCount, hasBias: true));
 
     public override Tensor Predict(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         using var heads = batch.PerSequence();
         var first = Firsts(Body.Forward(batch), batch);
-        return classifier.Forward(Body.pooler!.Forward(first, heads), heads).MoveToOuterDisposeScope(); // [sequences, labels]
+        return classifier.Forward(_pooler.Forward(first, heads), heads).MoveToOuterDisposeScope(); // [sequences, labels]
     }
 }
 
 /// <summary>RoBERTa's and ELECTRA's head: a dense layer (tanh, or gelu) and a projection on the first token.</summary>
-internal sealed class RobertaForSequenceClassification : BertWithHead
+internal sealed class RobertaForSequenceClassification : EncoderWithHead
 {
     public readonly RobertaClassificationHead classifier;
 
-    public RobertaForSequenceClassification(PretrainedConfig config)
-        : base(config, PredictionKind.Sequence) => classifier = new RobertaClassificationHead(HiddenSize, config.LabelCount);
+    public RobertaForSequenceClassification(PretrainedConfig config, Encoder body)
+        : base(config, body, PredictionKind.Sequence) => classifier = new RobertaClassificationHead(HiddenSize, config.LabelCount);
 
     public override Tensor Predict(ForwardBatch batch)
     {
@@ -82,33 +45,13 @@ internal sealed class RobertaClassificationHead(int hidden, int labels) : Module
     public readonly Linear out_proj = new(hidden, labels, hasBias: true);
 }
 
-/// <summary>Scores of every token: <c>classifier</c>, or for answers <c>qa_outputs</c>.</summary>
-internal sealed class BertForTokens : BertWithHead
-{
-    public readonly Linear? classifier;
-    public readonly Linear? qa_outputs;
-
-    public BertForTokens(PretrainedConfig config, PredictionKind kind)
-        : base(config, kind)
-    {
-        var head = new Linear(HiddenSize, kind is PredictionKind.Span ? 2 : config.LabelCount, hasBias: true);
-        (classifier, qa_outputs) = kind is PredictionKind.Span ? (null, head) : (head, (Linear?)null);
-    }
-
-    public override Tensor Predict(ForwardBatch batch)
-    {
-        using var scope = NewDisposeScope();
-        return (classifier ?? qa_outputs)!.Forward(Body.Forward(batch), batch).MoveToOuterDisposeScope(); // [n, labels]
-    }
-}
-
-/// <summary>BERT's masked language model; its decoder shares the table of words.</summary>
-internal sealed class BertForMaskedLM : BertWithHead
+/// <summary>The masked language model of BERT and DeBERTa; its decoder shares the table of words.</summary>
+internal sealed class BertForMaskedLM : EncoderWithHead
 {
     public readonly BertPredictionModule cls;
 
-    public BertForMaskedLM(PretrainedConfig config)
-        : base(config, PredictionKind.MaskedToken) => cls = new BertPredictionModule(config, Body.embeddings.word_embeddings);
+    public BertForMaskedLM(PretrainedConfig config, Encoder body)
+        : base(config, body, PredictionKind.MaskedToken) => cls = new BertPredictionModule(config, body.TokenEmbedding);
 
     public override string OutputHead => "cls.predictions.decoder";
 
@@ -119,7 +62,7 @@ internal sealed class BertForMaskedLM : BertWithHead
     }
 
     protected override bool Ignores(string name) =>
-        base.Ignores(name) || name.StartsWith("cls.predictions.decoder.", StringComparison.Ordinal) || name.StartsWith("cls.seq_relationship.", StringComparison.Ordinal)
+        base.Ignores(name) || name == "cls.predictions.decoder.bias" || name.StartsWith("cls.seq_relationship.", StringComparison.Ordinal)
         || name.StartsWith("bert.pooler.", StringComparison.Ordinal);
 }
 
@@ -157,25 +100,73 @@ internal sealed class BertOutputTransform(PretrainedConfig config) : Module
     public readonly LayerNorm LayerNorm = new(config.Int("hidden_size"), config.Number("layer_norm_eps", 1e-12));
 }
 
-/// <summary>The body alone, as <c>BertModel</c> saves it: no name before its parts.</summary>
-internal sealed class BertFeatures : ClassificationModel
+/// <summary>RoBERTa's masked language model.</summary>
+internal sealed class RobertaForMaskedLM : EncoderWithHead
 {
-    public readonly BertEmbeddings embeddings;
-    public readonly Linear? embeddings_project;
-    public readonly BertEncoder encoder;
-    public readonly BertPooler? pooler;
-    private readonly BertModel _body;
+    public readonly RobertaPredictions lm_head;
 
-    public BertFeatures(PretrainedConfig config)
-        : base(config, PredictionKind.Features)
+    public RobertaForMaskedLM(PretrainedConfig config, Encoder body)
+        : base(config, body, PredictionKind.MaskedToken) => lm_head = new RobertaPredictions(config, body.TokenEmbedding);
+
+    public override string OutputHead => "lm_head.decoder";
+
+    public override Tensor Predict(ForwardBatch batch)
     {
-        _body = new BertModel(config, pools: config.ModelType != "electra");
-        (embeddings, embeddings_project, encoder, pooler) = (_body.embeddings, _body.embeddings_project, _body.encoder, _body.pooler);
+        using var scope = NewDisposeScope();
+        return lm_head.Forward(Body.Forward(batch), batch).MoveToOuterDisposeScope(); // [n, vocabulary]
     }
 
-    public override int HiddenSize => Config.Int("hidden_size");
+    // The bias is saved under either name or both.
+    protected override bool Ignores(string name) =>
+        base.Ignores(name) || name == "lm_head.decoder.bias" || name.StartsWith("roberta.pooler.", StringComparison.Ordinal);
+}
 
-    public override Tensor Predict(ForwardBatch batch) => _body.Forward(batch);
+internal sealed class RobertaPredictions(PretrainedConfig config, Embedding words) : Module
+{
+    public readonly Linear dense = new(words.Width, words.Width, hasBias: true);
+    public readonly LayerNorm layer_norm = new(words.Width, config.Number("layer_norm_eps", 1e-12));
+    public readonly Weight bias = new(config.VocabSize);
+    public readonly Linear decoder = new(words.Width, config.VocabSize, tied: words.weight);
 
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
+    public Tensor Forward(Tensor x, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        x = layer_norm.Forward(F.gelu(dense.Forward(x, batch)), batch);
+        return decoder.Forward(x, batch).Plus(bias.Value).MoveToOuterDisposeScope();
+    }
+}
+
+/// <summary>ELECTRA's generator: a masked language model.</summary>
+internal sealed class ElectraForMaskedLM : EncoderWithHead
+{
+    public readonly ElectraPredictions generator_predictions;
+    public readonly Linear generator_lm_head;
+
+    public ElectraForMaskedLM(PretrainedConfig config, Encoder body)
+        : base(config, body, PredictionKind.MaskedToken)
+    {
+        generator_predictions = new ElectraPredictions(config, body);
+        generator_lm_head = new Linear(body.TokenEmbedding.Width, config.VocabSize, hasBias: true, body.TokenEmbedding.weight);
+    }
+
+    public override string OutputHead => nameof(generator_lm_head);
+
+    public override Tensor Predict(ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var x = generator_predictions.Forward(Body.Forward(batch), batch); // [n, embedding]
+        return generator_lm_head.Forward(x, batch).MoveToOuterDisposeScope(); // [n, vocabulary]
+    }
+}
+
+internal sealed class ElectraPredictions(PretrainedConfig config, Encoder body) : Module
+{
+    public readonly LayerNorm LayerNorm = new(body.TokenEmbedding.Width, config.Number("layer_norm_eps", 1e-12));
+    public readonly Linear dense = new(body.Width, body.TokenEmbedding.Width, hasBias: true);
+
+    public Tensor Forward(Tensor x, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        return LayerNorm.Forward(F.gelu(dense.Forward(x, batch)), batch).MoveToOuterDisposeScope();
+    }
 }

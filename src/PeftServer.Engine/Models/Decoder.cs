@@ -29,8 +29,8 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
     public readonly Linear? embed_out;
     private readonly Decoder _decoder;
     private readonly Linear _head;
-    private readonly bool _isTied;
     private readonly string _headName;
+    private readonly string _bodyName;
     private readonly string _lengthField;
     private readonly KeptScalar? _scale;
     private readonly double? _softCap;
@@ -38,7 +38,7 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
     public DecoderForCausalLM(PretrainedConfig config, Decoder decoder, DecoderHead head)
         : base(config)
     {
-        _decoder = decoder;
+        (_decoder, _bodyName) = (decoder, head.Body);
         switch (head.Body)
         {
             case nameof(model):
@@ -52,8 +52,8 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
                 break;
         }
 
-        _isTied = config.Flag("tie_word_embeddings", head.TiedByDefault);
-        _head = new Linear(decoder.Width, config.VocabSize, head.HasBias, _isTied ? decoder.TokenEmbedding.weight : null);
+        var isTied = config.Flag("tie_word_embeddings", head.TiedByDefault);
+        _head = new Linear(decoder.Width, config.VocabSize, head.HasBias, isTied ? decoder.TokenEmbedding.weight : null);
         _headName = head.Body == nameof(gpt_neox) ? nameof(embed_out) : nameof(lm_head);
         (lm_head, embed_out) = head.Body == nameof(gpt_neox) ? (null, _head) : (_head, (Linear?)null);
         _lengthField = head.LengthField;
@@ -86,7 +86,11 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
         return logits.MoveToOuterDisposeScope();
     }
 
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name) || (_isTied && name == $"{_headName}.weight");
+    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
+
+    protected override string BasePrefix => _bodyName;
+
+    protected override string Rename(string name) => DecoderBuffers.Rename(name);
 }
 
 /// <summary>How a language-modelling head sits on its decoder.</summary>
@@ -99,62 +103,8 @@ internal static class DecoderBuffers
     private static readonly string[] Endings =
         ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias", "embeddings.position_ids"];
 
+    /// <summary>Mixtral's experts once stood in a module of another name.</summary>
+    public static string Rename(string name) => name.Replace(".block_sparse_moe.", ".mlp.", StringComparison.Ordinal);
+
     public static bool Are(string name) => Array.Exists(Endings, ending => name.EndsWith(ending, StringComparison.Ordinal));
-}
-
-/// <summary>A decoder that scores each sequence by its last token.</summary>
-internal sealed class DecoderForSequenceClassification : ClassificationModel
-{
-    public readonly Decoder? model;
-    public readonly Decoder? transformer;
-    public readonly Linear score;
-    private readonly Decoder _decoder;
-
-    public DecoderForSequenceClassification(PretrainedConfig config, Decoder decoder, string body)
-        : base(config, PredictionKind.Sequence)
-    {
-        _decoder = decoder;
-        (model, transformer) = body == nameof(model) ? (decoder, null) : ((Decoder?)null, decoder);
-        score = new Linear(decoder.Width, config.LabelCount);
-    }
-
-    public override int HiddenSize => _decoder.Width;
-
-    public override Tensor Predict(ForwardBatch batch)
-    {
-        using var scope = NewDisposeScope();
-        var lasts = tensor(batch.Starts.Skip(1).Select(end => end - 1L).ToArray(), device: batch.Ids.device);
-        var hidden = _decoder.Forward(batch);
-        using var heads = batch.PerSequence();
-        return score.Forward(hidden.index_select(0, lasts), heads).MoveToOuterDisposeScope(); // [sequences, labels]
-    }
-
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
-}
-
-/// <summary>A decoder that scores every token.</summary>
-internal sealed class DecoderForTokenClassification : ClassificationModel
-{
-    public readonly Decoder? model;
-    public readonly Decoder? transformer;
-    public readonly Linear score;
-    private readonly Decoder _decoder;
-
-    public DecoderForTokenClassification(PretrainedConfig config, Decoder decoder, string body)
-        : base(config, PredictionKind.Token)
-    {
-        _decoder = decoder;
-        (model, transformer) = body == nameof(model) ? (decoder, null) : ((Decoder?)null, decoder);
-        score = new Linear(decoder.Width, config.LabelCount, hasBias: true);
-    }
-
-    public override int HiddenSize => _decoder.Width;
-
-    public override Tensor Predict(ForwardBatch batch)
-    {
-        using var scope = NewDisposeScope();
-        return score.Forward(_decoder.Forward(batch), batch).MoveToOuterDisposeScope(); // [n, labels]
-    }
-
-    protected override bool Ignores(string name) => DecoderBuffers.Are(name);
 }

@@ -3,10 +3,10 @@ using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
 
-/// <summary>A table of vectors by token id.</summary>
-public sealed class Embedding(int count, int width) : Site
+/// <summary>A table of vectors by token id. Two may share one table.</summary>
+public sealed class Embedding(int count, int width, Weight? tied = null) : Site
 {
-    public readonly Weight weight = new(count, width);
+    public readonly Weight weight = tied ?? new(count, width);
 
     public int Count { get; } = count;
 

@@ -8,6 +8,8 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public sealed class ForwardBatch : IDisposable
 {
+    private Tensor? _tokenTypes;
+
     private ForwardBatch(Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention)
     {
         Ids = ids.DetachFromDisposeScope();
@@ -20,6 +22,9 @@ public sealed class ForwardBatch : IDisposable
 
     /// <summary>Position of each token in its sequence [n].</summary>
     public Tensor Positions { get; }
+
+    /// <summary>Segment of each token [n], for models that tell segments apart; 0 where the caller does not say.</summary>
+    public Tensor TokenTypes => _tokenTypes ??= zeros_like(Ids).DetachFromDisposeScope();
 
     /// <summary>Where each sequence begins among the tokens, and at the end how many tokens there are.</summary>
     public IReadOnlyList<int> Starts { get; }
@@ -37,10 +42,42 @@ public sealed class ForwardBatch : IDisposable
     public Generator? Dropout { get; init; }
 
     /// <summary>
-    /// Whole sequences under one set of adapters: training rows or prompts, positions counting from 0. Sequences attend to
-    /// themselves alone.
+    /// What the sequences of an encoder-decoder's decoder look at: encoded texts, one for each sequence, in their order. Not owned.
     /// </summary>
-    public static ForwardBatch Packed(IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null)
+    public IReadOnlyList<EncodedSource> Sources { get; private init; } = [];
+
+    /// <summary>
+    /// Whole sequences under one set of adapters: training rows or prompts, positions counting from 0. Sequences attend to
+    /// themselves alone, and a decoder's to <paramref name="source"/>, which holds as many texts. <paramref name="tokenTypes"/>
+    /// gives each token's segment.
+    /// </summary>
+    public static ForwardBatch Packed(
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, EncodedSource? source = null,
+        IReadOnlyList<int[]>? tokenTypes = null)
+    {
+        var (ids, positions, starts) = Laid(sequences, device);
+        return new ForwardBatch(ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts))
+        {
+            Dropout = dropout,
+            Sources = source is null ? [] : [source],
+            _tokenTypes = tokenTypes is null ? null : tensor(tokenTypes.SelectMany(types => types.Select(type => (long)type)).ToArray(), device: device).DetachFromDisposeScope(),
+        };
+    }
+
+    /// <summary>
+    /// As <see cref="Packed"/>, with every sequence padded to the longest by <paramref name="pad"/>: tokens do not see padding, padding
+    /// sees tokens. For what looks at the states of padding as well, as transformers' loss for answers does.
+    /// </summary>
+    public static ForwardBatch Padded(IReadOnlyList<int[]> sequences, int pad, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null)
+    {
+        var width = sequences.Max(sequence => sequence.Length);
+        var rows = sequences.Select(sequence => sequence.Concat(Enumerable.Repeat(pad, width - sequence.Length)).ToArray()).ToList();
+        var (ids, positions, starts) = Laid(rows, device);
+        var attention = new PaddedAttention(width, [.. sequences.Select(sequence => sequence.Length)]);
+        return new ForwardBatch(ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention) { Dropout = dropout };
+    }
+
+    private static (Tensor Ids, Tensor Positions, int[] Starts) Laid(IReadOnlyList<int[]> sequences, Device device)
     {
         var starts = new int[sequences.Count + 1];
         for (var i = 0; i < sequences.Count; i++)
@@ -58,11 +95,7 @@ public sealed class ForwardBatch : IDisposable
             }
         }
 
-        return new ForwardBatch(
-            tensor(ids, device: device), tensor(positions, device: device), starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts))
-        {
-            Dropout = dropout,
-        };
+        return (tensor(ids, device: device), tensor(positions, device: device), starts);
     }
 
     /// <summary>The next tokens of sequences whose past a cache holds; sequences that share adapters stand together.</summary>
@@ -89,11 +122,14 @@ public sealed class ForwardBatch : IDisposable
         }
 
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)]);
-        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention);
+        return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention)
+        {
+            Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
+        };
     }
 
     /// <summary>Hidden states picked for the head, a run of rows for each set of adapters: nothing attends.</summary>
-    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device)
+    public static ForwardBatch Heads(IReadOnlyList<AdapterRun> rows, Device device, Generator? dropout = null)
     {
         var runs = new List<AdapterRun>();
         foreach (var row in rows)
@@ -110,19 +146,26 @@ public sealed class ForwardBatch : IDisposable
 
         var count = rows.Sum(row => row.Count);
         return new ForwardBatch(
-            empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]));
+            empty(0, dtype: ScalarType.Int64, device: device), empty(0, dtype: ScalarType.Int64, device: device), [0, count], runs, new PackedAttention([0, count]))
+        {
+            Dropout = dropout,
+        };
     }
 
     /// <summary>One row for each sequence of this batch, under the same adapters: what a sequence classifier scores.</summary>
     public ForwardBatch PerSequence() =>
-        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device);
+        Heads([.. Runs.Select(run => new AdapterRun(run.Adapters, 0, Starts.Take(SequenceCount).Count(start => start >= run.Start && start < run.Start + run.Count)))], Ids.device, Dropout);
 
     public void Dispose()
     {
         Ids.Dispose();
         Positions.Dispose();
+        _tokenTypes?.Dispose();
     }
 }
 
-/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters);
+/// <summary>
+/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
+/// text.
+/// </summary>
+public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null);

@@ -33,8 +33,7 @@ public sealed class LlamaForCausalLM : CausalLanguageModel
 
     public override Tensor Logits(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch);
 
-    protected override bool Ignores(string name) =>
-        name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) || (IsTied && name == "lm_head.weight");
+    protected override bool Ignores(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal);
 }
 
 /// <summary>The decoder stack.</summary>

@@ -73,6 +73,9 @@ internal sealed record LlamaVariant
     public double EmbeddingScale { get; init; } = 1;
     public double ResidualScale { get; init; } = 1;
 
+    /// <summary>The experts of a layer; null: it has one feed-forward part.</summary>
+    public Func<int, ExpertShape?> Experts { get; init; } = _ => null;
+
     /// <summary>Window of a layer; null: it sees everything.</summary>
     public Func<int, int?> Window { get; init; } = _ => null;
 
@@ -131,7 +134,7 @@ internal sealed class LlamaVariantModel : Decoder
 internal sealed class VariantLayer : Module
 {
     public readonly VariantAttention self_attn;
-    public readonly VariantMlp mlp;
+    public readonly FeedForward mlp;
     public readonly Site? input_layernorm;
     public readonly Site? post_attention_layernorm;
     public readonly Site? pre_feedforward_layernorm;
@@ -144,7 +147,7 @@ internal sealed class VariantLayer : Module
         Site? Norm(bool present) => present ? variant.Norm(variant.Hidden) : null;
         _norms = variant.Norms;
         self_attn = new VariantAttention(variant, index);
-        mlp = new VariantMlp(variant);
+        mlp = variant.Experts(index) is { } experts ? new SparseMoe(experts, variant.Act) : new VariantMlp(variant);
         input_layernorm = Norm(_norms is not NormLayout.Behind);
         post_attention_layernorm = Norm(_norms is not NormLayout.Parallel);
         pre_feedforward_layernorm = Norm(_norms is NormLayout.Around);
@@ -253,7 +256,14 @@ internal sealed class VariantAttention : Module
     }
 }
 
-internal sealed class VariantMlp : Module
+/// <summary>The part of a layer behind attention.</summary>
+internal abstract class FeedForward : Module
+{
+    /// <summary>x and the result are [n, hidden].</summary>
+    public abstract Tensor Forward(Tensor x, ForwardBatch batch);
+}
+
+internal sealed class VariantMlp : FeedForward
 {
     public readonly Linear? gate_proj;
     public readonly Linear? up_proj;
@@ -287,7 +297,7 @@ internal sealed class VariantMlp : Module
         }
     }
 
-    public Tensor Forward(Tensor x, ForwardBatch batch)
+    public override Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         Tensor inner; // [n, intermediate]

@@ -12,9 +12,25 @@ internal static class LlamaVariants
 
     public static LlamaVariant Mistral(PretrainedConfig c) => Base(c) with { Window = Everywhere(c) };
 
+    public static LlamaVariant Mixtral(PretrainedConfig c)
+    {
+        RefuseNumber(c, "router_jitter_noise");
+        var experts = new ExpertShape(c.Int("hidden_size"), c.Int("intermediate_size"), c.Int("num_local_experts", 8), c.Int("num_experts_per_tok", 2), true, ExpertShape.MixtralNames);
+        return Mistral(c) with { Experts = _ => experts };
+    }
+
     public static LlamaVariant Qwen2(PretrainedConfig c) => Base(c) with { QkvBias = true, Window = Qwen(c) };
 
     public static LlamaVariant Qwen3(PretrainedConfig c) => Llama(c) with { QkNorm = QkNorm.Head, Window = Qwen(c), MlpBias = false };
+
+    public static LlamaVariant Qwen3Moe(PretrainedConfig c)
+    {
+        var (step, dense) = (c.Int("decoder_sparse_step", 1), c.Ints("mlp_only_layers"));
+        var count = c.Int("num_local_experts", c.Int("num_experts", 128));
+        var experts = new ExpertShape(
+            c.Int("hidden_size"), c.Int("moe_intermediate_size", 768), count, c.Int("num_experts_per_tok", 8), c.Flag("norm_topk_prob", false), ExpertShape.QwenNames);
+        return Qwen3(c) with { Experts = index => count > 0 && !dense.Contains(index) && (index + 1) % step == 0 ? experts : null };
+    }
 
     public static LlamaVariant Granite(PretrainedConfig c) => Llama(c) with
     {
@@ -173,6 +189,14 @@ internal static class LlamaVariants
         return types.Count > 0 && types.Count != c.Int("num_hidden_layers")
             ? throw c.Unsupported("layer_types", $"a list of {types.Count}")
             : index => (types.Count > 0 ? types[index] == "sliding_attention" : slides(index)) ? window : null;
+    }
+
+    private static void RefuseNumber(PretrainedConfig c, string field)
+    {
+        if (c.Number(field, 0) is var value && value != 0)
+        {
+            throw c.Unsupported(field, value);
+        }
     }
 
     private static void Refuse(PretrainedConfig c, string flag)

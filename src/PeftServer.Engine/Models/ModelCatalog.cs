@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -9,8 +10,10 @@ public static class ModelCatalog
     {
         ["llama"] = (c, head) => head is ModelHead.CausalLM ? new LlamaForCausalLM(c) : LlamaLike(c, head, LlamaVariants.Llama(c)),
         ["mistral"] = (c, head) => LlamaLike(c, head, LlamaVariants.Mistral(c)),
+        ["mixtral"] = (c, head) => LlamaLike(c, head, LlamaVariants.Mixtral(c)),
         ["qwen2"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen2(c)),
         ["qwen3"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen3(c)),
+        ["qwen3_moe"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen3Moe(c)),
         ["granite"] = (c, head) => LlamaLike(c, head, LlamaVariants.Granite(c), new DecoderHead(Scale: 1 / c.Number("logits_scaling", 1))),
         ["smollm3"] = (c, head) => LlamaLike(c, head, LlamaVariants.SmolLm3(c), new DecoderHead(TiedByDefault: true)),
         ["olmo2"] = (c, head) => LlamaLike(c, head, LlamaVariants.Olmo2(c)),
@@ -29,14 +32,31 @@ public static class ModelCatalog
         ["bloom"] = (c, head) => WithHead(c, head, new BloomModel(c), new DecoderHead("transformer", TiedByDefault: true, LengthField: "seq_length")),
         ["falcon"] = (c, head) => WithHead(c, head, new FalconModel(c), new DecoderHead("transformer", TiedByDefault: true)),
         ["bert"] = Bert,
-        ["roberta"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
-        ["electra"] = (c, head) => head is ModelHead.SequenceClassification ? new RobertaForSequenceClassification(c) : head is ModelHead.MaskedLM ? null : Bert(c, head),
+        ["roberta"] = Roberta,
+        ["electra"] = Electra,
+        ["distilbert"] = DistilBert,
+        ["deberta-v2"] = DebertaV2,
+        ["modernbert"] = ModernBert,
+        ["t5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
+        ["mt5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
+        ["bart"] = (c, head) => head is ModelHead.Seq2SeqLM ? new BartForConditionalGeneration(c) : null,
     };
 
     public static IReadOnlyCollection<string> ModelTypes => Architectures.Keys;
 
-    /// <summary>The model of <paramref name="config"/>, under <paramref name="wanted"/> where that is given.</summary>
-    internal static PretrainedModel Create(PretrainedConfig config, TaskHead? wanted = null)
+    /// <summary>The head that a task needs; null where it needs none in particular.</summary>
+    public static ModelHead? HeadFor(TaskType? task) => task switch
+    {
+        TaskType.CausalLm => ModelHead.CausalLM,
+        TaskType.Seq2SeqLm => ModelHead.Seq2SeqLM,
+        TaskType.SequenceClassification => ModelHead.SequenceClassification,
+        TaskType.TokenClassification => ModelHead.TokenClassification,
+        TaskType.QuestionAnswering => ModelHead.QuestionAnswering,
+        TaskType.FeatureExtraction => ModelHead.Features,
+        _ => null,
+    };
+
+    internal static PretrainedModel Create(PretrainedConfig config, ModelHead? wanted = null)
     {
         if (!Architectures.TryGetValue(config.ModelType, out var create))
         {
@@ -44,18 +64,12 @@ public static class ModelCatalog
                 $"config.json: model_type '{config.ModelType}' is not supported. Supported: {string.Join(", ", Architectures.Keys.Order(StringComparer.Ordinal))}.");
         }
 
-        if (wanted is not null)
-        {
-            return create(config.Under(wanted), wanted.Kind)
-                ?? throw new CheckpointException($"config.json: model_type '{config.ModelType}' has no {wanted.Kind} head in this server.");
-        }
-
-        var head = HeadOf(config);
-        return create(config, head) ?? throw config.Unsupported("architectures", string.Join(", ", config.Architectures));
+        var head = wanted ?? HeadOf(config);
+        return create(config, head) ?? throw new CheckpointException($"config.json: model_type '{config.ModelType}' is not supported with the head {head}.");
     }
 
     /// <summary>The head that <c>architectures</c> names; a config that names none is a causal language model.</summary>
-    private static ModelHead HeadOf(PretrainedConfig config) => config.Architectures switch
+    internal static ModelHead HeadOf(PretrainedConfig config) => config.Architectures switch
     {
         [] => ModelHead.CausalLM,
         [var name, ..] when name.EndsWith("ForCausalLM", StringComparison.Ordinal) || name.EndsWith("LMHeadModel", StringComparison.Ordinal) => ModelHead.CausalLM,
@@ -71,21 +85,69 @@ public static class ModelCatalog
     private static PretrainedModel? LlamaLike(PretrainedConfig config, ModelHead head, LlamaVariant variant, DecoderHead? causal = null) =>
         WithHead(config, head, new LlamaVariantModel(config, variant), causal ?? new DecoderHead());
 
-    private static PretrainedModel? Bert(PretrainedConfig config, ModelHead head) => head switch
+    private static PretrainedModel? Bert(PretrainedConfig c, ModelHead head) => head switch
     {
-        ModelHead.SequenceClassification => new BertForSequenceClassification(config),
-        ModelHead.TokenClassification => new BertForTokens(config, PredictionKind.Token),
-        ModelHead.QuestionAnswering => new BertForTokens(config, PredictionKind.Span),
-        ModelHead.MaskedLM => new BertForMaskedLM(config),
-        ModelHead.Features => new BertFeatures(config),
+        ModelHead.SequenceClassification => new BertForSequenceClassification(c, new BertModel(c, pools: true)),
+        ModelHead.MaskedLM => new BertForMaskedLM(c, new BertModel(c, pools: false)),
+        _ => OfTokens(c, head, pools => new BertModel(c, pools)),
+    };
+
+    private static PretrainedModel? Roberta(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new RobertaForSequenceClassification(c, new BertModel(c, pools: false)),
+        ModelHead.MaskedLM => new RobertaForMaskedLM(c, new BertModel(c, pools: false)),
+        _ => OfTokens(c, head, pools => new BertModel(c, pools)),
+    };
+
+    private static PretrainedModel? Electra(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new RobertaForSequenceClassification(c, new BertModel(c, pools: false)),
+        ModelHead.MaskedLM => new ElectraForMaskedLM(c, new BertModel(c, pools: false)),
+        _ => OfTokens(c, head, _ => new BertModel(c, pools: false)),
+    };
+
+    private static PretrainedModel? DistilBert(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new DistilBertForSequenceClassification(c, new DistilBertModel(c)),
+        ModelHead.MaskedLM => new DistilBertForMaskedLM(c, new DistilBertModel(c)),
+        _ => OfTokens(c, head, _ => new DistilBertModel(c)),
+    };
+
+    private static PretrainedModel? DebertaV2(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new DebertaV2ForSequenceClassification(c, new DebertaV2Model(c)),
+        ModelHead.MaskedLM when c.Flag("legacy", true) => new BertForMaskedLM(c, new DebertaV2Model(c)),
+        _ => OfTokens(c, head, _ => new DebertaV2Model(c)),
+    };
+
+    private static PretrainedModel? ModernBert(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.SequenceClassification => new ModernBertForClassification(c, new ModernBertModel(c), PredictionKind.Sequence),
+        ModelHead.TokenClassification => new ModernBertForClassification(c, new ModernBertModel(c), PredictionKind.Token),
+        ModelHead.QuestionAnswering => new ModernBertForClassification(c, new ModernBertModel(c), PredictionKind.Span),
+        ModelHead.MaskedLM => new ModernBertForMaskedLM(c, new ModernBertModel(c)),
+        ModelHead.Features => new EncoderFeatures(c, new ModernBertModel(c)),
         _ => null,
     };
+
+    private static PretrainedModel? OfTokens(PretrainedConfig c, ModelHead head, Func<bool, Encoder> body) => head switch
+    {
+        ModelHead.TokenClassification => new EncoderForTokens(c, body(false), PredictionKind.Token),
+        ModelHead.QuestionAnswering => new EncoderForTokens(c, body(false), PredictionKind.Span),
+        ModelHead.Features => new EncoderFeatures(c, body(true)),
+        _ => null,
+    };
+
+    /// <summary>The first relatives of Llama that answered questions named their body otherwise, and still do.</summary>
+    private static string AnswersBody(PretrainedConfig config, string body) => config.ModelType is "llama" or "qwen2" or "qwen3" or "qwen3_moe" ? "transformer" : body;
 
     private static PretrainedModel? WithHead(PretrainedConfig config, ModelHead head, Decoder decoder, DecoderHead causal) => head switch
     {
         ModelHead.CausalLM => new DecoderForCausalLM(config, decoder, causal),
-        ModelHead.SequenceClassification when causal.Body is "model" or "transformer" => new DecoderForSequenceClassification(config, decoder, causal.Body),
-        ModelHead.TokenClassification when causal.Body is "model" or "transformer" => new DecoderForTokenClassification(config, decoder, causal.Body),
+        ModelHead.SequenceClassification => new DecoderForClassification(config, decoder, causal.Body, PredictionKind.Sequence),
+        ModelHead.TokenClassification => new DecoderForClassification(config, decoder, causal.Body, PredictionKind.Token),
+        ModelHead.QuestionAnswering => new DecoderForClassification(config, decoder, AnswersBody(config, causal.Body), PredictionKind.Span),
+        ModelHead.Features => new DecoderFeatures(config, decoder, causal.Body),
         _ => null,
     };
 }

@@ -22,9 +22,16 @@ public abstract class Module
     /// <summary>Every weight of this module and those below; a tied weight comes once.</summary>
     public IEnumerable<Weight> Weights() => Modules().SelectMany(module => module.OwnWeights()).Select(entry => entry.Weight).Distinct();
 
-    /// <summary>The weights that are fields of this very module, by name.</summary>
-    public IEnumerable<(string Name, Weight Weight)> OwnWeights() =>
+    /// <summary>The weights that are fields of this very module, by name; the empty name is that of the module itself.</summary>
+    public virtual IEnumerable<(string Name, Weight Weight)> OwnWeights() =>
         FieldsOf(GetType()).Select(field => (field.Name, field.GetValue(this) as Weight)).Where(entry => entry.Item2 is not null)!;
+
+    /// <summary>
+    /// The names beside its path of each weight that several modules hold. A checkpoint may save a tied weight under any of them.
+    /// </summary>
+    public IEnumerable<(string Name, Weight Weight)> OtherNames() => Modules()
+        .SelectMany(module => module.OwnWeights().Select(entry => (Name: Join(module.Path, entry.Name), entry.Weight)))
+        .Where(entry => entry.Name != entry.Weight.Path);
 
     /// <summary>The module at <paramref name="path"/> below this one; null where there is none.</summary>
     public Module? Find(string path) => Modules().FirstOrDefault(module => module.Path == path);
@@ -44,7 +51,8 @@ public abstract class Module
         }
     }
 
-    private IEnumerable<(string Name, Module Module)> Children()
+    /// <summary>The modules right below this one, by their names.</summary>
+    internal virtual IEnumerable<(string Name, Module Module)> Children()
     {
         foreach (var field in FieldsOf(GetType()))
         {
@@ -77,5 +85,10 @@ public abstract class Module
         return [.. lineage.SelectMany(t => t.GetFields(Declared)).Where(field => field.Name[0] is not '_' and not '<')];
     });
 
-    private static string Join(string path, string name) => path.Length == 0 ? name : $"{path}.{name}";
+    private static string Join(string path, string name) => (path.Length, name.Length) switch
+    {
+        (0, _) => name,
+        (_, 0) => path,
+        _ => $"{path}.{name}",
+    };
 }

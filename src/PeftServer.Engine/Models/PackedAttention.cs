@@ -21,3 +21,19 @@ internal sealed class PackedAttention(IReadOnlyList<int> starts) : AttentionBack
         return cat(outputs, 0).MoveToOuterDisposeScope(); // [n, H, D]
     }
 }
+
+/// <summary>Rows of one width of which only the first tokens are real: all attend to the real ones of their own row.</summary>
+internal sealed class PaddedAttention(int width, IReadOnlyList<int> lengths) : AttentionBackend
+{
+    public override Tensor Attend(int layer, Tensor q, Tensor k, Tensor v, AttentionOptions options)
+    {
+        if (!options.Bidirectional || options.Bias is not null || options.Window is not null)
+        {
+            throw new NotSupportedException("Padded rows are for encoders that see whole rows and know positions by their embeddings.");
+        }
+
+        using var scope = NewDisposeScope();
+        var outputs = lengths.Select((length, row) => AttendOne(q.narrow(0, row * width, width), k.narrow(0, row * width, length), v.narrow(0, row * width, length), options)).ToArray();
+        return cat(outputs, 0).MoveToOuterDisposeScope(); // [n, H, D]
+    }
+}

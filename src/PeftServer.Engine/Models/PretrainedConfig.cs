@@ -89,23 +89,17 @@ public sealed class PretrainedConfig
         var other => throw Wrong(name, other, "a list of strings"),
     };
 
-    /// <summary>The same model under another head: <c>architectures</c> and, where the head has names of its own for its classes, <c>id2label</c>.</summary>
-    internal PretrainedConfig Under(TaskHead head)
+    /// <summary>Texts in a list, or in one string with a character between them.</summary>
+    public IReadOnlyList<string> TextsOrParts(string name, char between) =>
+        _fields[name] is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
+
+    /// <summary>The same with other classes: their names by their number, as <c>id2label</c> has them.</summary>
+    public PretrainedConfig WithLabels(IReadOnlyList<string> labels)
     {
         var fields = _fields.DeepClone().AsObject();
-        fields.Remove("architectures");
-        if (head.Labels.Count > 0)
-        {
-            fields["id2label"] = new JsonObject(head.Labels.Select((label, id) => KeyValuePair.Create($"{id}", (JsonNode?)label)));
-        }
-
+        fields["id2label"] = new JsonObject(labels.Select((label, id) => KeyValuePair.Create(id.ToString(CultureInfo.InvariantCulture), (JsonNode?)label)));
         return new PretrainedConfig(fields);
     }
-
-    /// <summary>Names of the classes of a classification head, by their number; empty where the config names none.</summary>
-    public IReadOnlyList<string> Labels => _fields["id2label"] is JsonObject { Count: > 0 } labels
-        ? [.. labels.OrderBy(label => int.Parse(label.Key, CultureInfo.InvariantCulture)).Select(label => (string)label.Value!)]
-        : [];
 
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => _fields["id2label"] is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -8,6 +9,8 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public abstract class PretrainedModel : Module, IDisposable
 {
+    private bool _hasNewHead;
+
     protected PretrainedModel(PretrainedConfig config) => Config = config;
 
     public PretrainedConfig Config { get; }
@@ -18,6 +21,9 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>Type of the weights and of what flows between them.</summary>
     public ScalarType Dtype => Weights().First().Value.dtype;
 
+    /// <summary>Weights of the head that the checkpoint has not got: they were drawn, and mean nothing until they are trained.</summary>
+    public IReadOnlyList<Weight> Drawn { get; private set; } = [];
+
     /// <summary>Vectors of the residual stream have this width.</summary>
     public abstract int HiddenSize { get; }
 
@@ -27,45 +33,49 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>Names that a checkpoint may bring although the model does not use them.</summary>
     protected virtual bool Ignores(string name) => false;
 
+    /// <summary>Name of the body under its head, transformers' <c>base_model_prefix</c>.</summary>
+    protected virtual string BasePrefix => "model";
+
+    /// <summary>Today's name of a tensor that older checkpoints of the architecture name otherwise.</summary>
+    protected virtual string Rename(string name) => name;
+
     public IEnumerable<Site> Sites() => Modules().OfType<Site>();
 
     /// <summary>All parameters, a tied one once.</summary>
-    public long ParameterCount => Weights().Sum(weight => weight.ElementCount);
+    public long ParameterCount => Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
 
     /// <summary>The model that the config of <paramref name="folder"/> describes, as shapes alone.</summary>
-    public static PretrainedModel Plan(string folder, TaskHead? head = null) => Plan(PretrainedConfig.Read(folder), head);
+    public static PretrainedModel Plan(string folder, ModelHead? head = null) => Plan(PretrainedConfig.Read(folder), head);
 
-    /// <summary>The model that <paramref name="config"/> describes, as shapes alone.</summary>
-    public static PretrainedModel Plan(PretrainedConfig config, TaskHead? head = null)
+    /// <summary>
+    /// The model that <paramref name="config"/> describes, as shapes alone; under <paramref name="head"/>, or else the one that the
+    /// config names.
+    /// </summary>
+    public static PretrainedModel Plan(PretrainedConfig config, ModelHead? head = null)
     {
         var model = ModelCatalog.Create(config, head);
+        model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
         model.Name();
         return model;
     }
 
     /// <summary>
-    /// Loads the model in <paramref name="folder"/> (config.json and safetensors). Weights whose type is right already are views
-    /// of the mapped file. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
+    /// Loads the model in <paramref name="folder"/> (config.json and weights). Weights whose type is right already are views
+    /// of the mapped file. A <paramref name="head"/> that the checkpoint was not saved with starts at random, drawn from
+    /// <paramref name="seed"/>; <paramref name="labels"/> are the classes it is for, where they are not the config's. Throws
+    /// <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
     /// </summary>
-    /// <param name="folder">The model.</param>
-    /// <param name="device">Where the weights go.</param>
-    /// <param name="dtype">What they become.</param>
-    /// <param name="head">A head in place of the checkpoint's own. What it needs and the checkpoint has not is drawn: see <see cref="TaskHead"/>.</param>
-    public static PretrainedModel Load(string folder, Device device, ScalarType dtype, TaskHead? head = null)
+    public static PretrainedModel Load(
+        string folder, Device device, ScalarType dtype, ModelHead? head = null, int seed = 0, IReadOnlyList<string>? labels = null)
     {
-        var model = Plan(folder, head);
+        var config = PretrainedConfig.Read(folder);
+        var model = Plan(labels is null ? config : config.WithLabels(labels), head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            if (head is null)
-            {
-                checkpoint.Fill(model.Weights(), device, dtype, model.Ignores);
-            }
-            else
-            {
-                checkpoint.FillBody(model.Weights(), device, dtype, model.Ignores, weights => head.Draw(weights, model.Config, device, dtype));
-            }
-
+            var placement = checkpoint.Fill(model.WeightPlan(), device, dtype);
+            model.Drawn = placement.Missing;
+            model.DrawHead(placement.Missing, device, dtype, seed);
             return model;
         }
         catch
@@ -74,6 +84,46 @@ public abstract class PretrainedModel : Module, IDisposable
             throw;
         }
     }
+
+    /// <summary>What the model wants of a checkpoint.</summary>
+    public WeightPlan WeightPlan() => new()
+    {
+        Weights = [.. Weights()],
+        OtherNames = [.. OtherNames()],
+        Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
+        Rename = name => Rename(LegacyNorm(name)),
+        BasePrefix = BasePrefix,
+        Ignores = name => Ignores(name) || (_hasNewHead && IsOfHead(Rename(name))),
+        MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
+    };
+
+    /// <summary>Whether a name is outside of the body, or of its pooler, which comes and goes with the head.</summary>
+    private bool IsOfHead(string name) =>
+        !name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) || name.StartsWith($"{BasePrefix}.pooler.", StringComparison.Ordinal);
+
+    /// <summary>A new head as transformers starts it: small random maps, no bias, norms that change nothing.</summary>
+    private void DrawHead(IReadOnlyList<Weight> weights, Device device, ScalarType dtype, int seed)
+    {
+        using var scope = NewDisposeScope();
+        using var generator = new Generator((ulong)seed);
+        var scales = Sites().Where(site => site is LayerNorm or RmsNorm).Select(site => site.Weight).ToHashSet();
+        foreach (var weight in weights)
+        {
+            var shape = weight.Shape.ToArray();
+            var start = weight.Shape.Count > 1
+                ? randn(shape, generator: generator).Times(Config.Number("initializer_range", 0.02))
+                : scales.Contains(weight) ? ones(shape) : zeros(shape);
+            weight.Set(start.to(dtype, device).MoveToOuterDisposeScope());
+        }
+    }
+
+    /// <summary>TensorFlow's names of a norm's parameters, which BERT's first checkpoints have.</summary>
+    private static string LegacyNorm(string name) => name switch
+    {
+        _ when name.EndsWith("LayerNorm.gamma", StringComparison.Ordinal) => $"{name[..^"gamma".Length]}weight",
+        _ when name.EndsWith("LayerNorm.beta", StringComparison.Ordinal) => $"{name[..^"beta".Length]}bias",
+        _ => name,
+    };
 
     public void Dispose()
     {
@@ -86,9 +136,10 @@ public abstract class PretrainedModel : Module, IDisposable
     }
 }
 
-/// <summary>A model that continues text: hidden states of every token, logits of those that are asked for.</summary>
-public abstract class CausalLanguageModel(PretrainedConfig config) : PretrainedModel(config)
+/// <summary>A model that writes text token by token: hidden states of every token, logits of those that are asked for.</summary>
+public abstract class LanguageModel(PretrainedConfig config) : PretrainedModel(config)
 {
+    /// <summary>Layers that keep keys and values while text is written.</summary>
     public abstract int LayerCount { get; }
 
     /// <summary>Tokens a sequence may have.</summary>
@@ -99,4 +150,35 @@ public abstract class CausalLanguageModel(PretrainedConfig config) : PretrainedM
 
     /// <summary>Scores of the next token for hidden states [m, hidden]: [m, vocabulary].</summary>
     public abstract Tensor Logits(Tensor hidden, ForwardBatch batch);
+}
+
+/// <summary>A model that continues text.</summary>
+public abstract class CausalLanguageModel(PretrainedConfig config) : LanguageModel(config);
+
+/// <summary>
+/// A model that reads one text and writes another. <see cref="Read"/> encodes the first; the batches of the second, which begin
+/// with <see cref="StartToken"/>, carry what it gave.
+/// </summary>
+public abstract class Seq2SeqLanguageModel(PretrainedConfig config) : LanguageModel(config)
+{
+    /// <summary>The token every written text begins with.</summary>
+    public int StartToken => Config.Has("decoder_start_token_id") ? Config.Int("decoder_start_token_id") : Config.Int("pad_token_id", 0);
+
+    /// <summary>The encoder's last hidden state of every token: [m, hidden].</summary>
+    public abstract Tensor Encode(ForwardBatch batch);
+
+    /// <summary>Encodes texts that a decoder then looks at, under one set of adapters. The caller disposes of the result.</summary>
+    public EncodedSource Read(IReadOnlyList<int[]> texts, IReadOnlyList<Adapters.Adapter> adapters, Generator? dropout = null)
+    {
+        var batch = ForwardBatch.Packed(texts, adapters, Device, dropout);
+        try
+        {
+            return new EncodedSource(batch, Encode(batch));
+        }
+        catch
+        {
+            batch.Dispose();
+            throw;
+        }
+    }
 }

@@ -30,8 +30,11 @@ public abstract class Site : Module
             return Frozen(x);
         }
 
-        return batch.Runs is [var all] ? Forward(x, batch, all) : ForwardRuns(x, batch);
+        return batch.Runs is [var all] ? ForwardRun(x, batch, all) : ForwardRuns(x, batch);
     }
+
+    /// <summary>Whether any adapter sits here.</summary>
+    internal bool IsAdapted => _parts.Count > 0;
 
     internal void Attach(Adapter adapter, SiteAdapter part)
     {
@@ -48,7 +51,8 @@ public abstract class Site : Module
     internal Tensor Next(Tensor x, in SiteCall call) =>
         call.Depth == 0 ? Frozen(x) : call.Parts[call.Depth - 1].Forward(x, call with { Depth = call.Depth - 1 });
 
-    private Tensor Forward(Tensor x, ForwardBatch batch, AdapterRun run)
+    /// <summary>As <see cref="Forward"/>, for the adapters of one run; x is what that run has of the input.</summary>
+    private protected Tensor ForwardRun(Tensor x, ForwardBatch batch, AdapterRun run)
     {
         var parts = PartsOf(run);
         return parts.Count == 0 ? Frozen(x) : Next(x, new SiteCall(this, batch, run, parts, parts.Count));
@@ -79,7 +83,7 @@ public abstract class Site : Module
             return y.MoveToOuterDisposeScope();
         }
 
-        var outputs = runs.Select(entry => Forward(x.narrow(0, entry.Run.Start, entry.Run.Count), batch, entry.Run)).ToArray();
+        var outputs = runs.Select(entry => ForwardRun(x.narrow(0, entry.Run.Start, entry.Run.Count), batch, entry.Run)).ToArray();
         return cat(outputs, 0).MoveToOuterDisposeScope();
     }
 

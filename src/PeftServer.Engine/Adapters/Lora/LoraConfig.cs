@@ -124,7 +124,7 @@ public sealed record LoraConfig : AdapterConfig
         ["lora_ga_config"] = LoraGaConfig is not null,
         ["megatron_config"] = MegatronConfig is not null,
         ["monteclora_config"] = MontecloraConfig is not null,
-        ["target_parameters"] = TargetParameters is not null,
+        ["target_parameters"] = TargetParameters is not (null or JsonArray { Count: 0 }),
         ["use_bdlora"] = UseBdlora is not null,
         ["use_qalora"] = UseQalora,
         ["velora_config"] = VeloraConfig is not null,

@@ -1,0 +1,156 @@
+using PeftServer.Engine.Native;
+using PeftServer.Engine.Weights;
+
+namespace PeftServer.Engine.Models;
+
+/// <summary>BART: learned positions that begin at 2, norms behind each part. <see href="https://arxiv.org/abs/1910.13461"/>.</summary>
+internal sealed class BartForConditionalGeneration : Seq2SeqLanguageModel
+{
+    public readonly BartModel model;
+    public readonly Weight final_logits_bias;
+    public readonly Linear lm_head;
+
+    public BartForConditionalGeneration(PretrainedConfig config)
+        : base(config)
+    {
+        if (!config.Flag("tie_word_embeddings", true))
+        {
+            throw config.Unsupported("tie_word_embeddings", false);
+        }
+
+        model = new BartModel(config);
+        final_logits_bias = new Weight(1, config.VocabSize) { IsBuffer = true };
+        lm_head = new Linear(HiddenSize, config.VocabSize, tied: model.shared.weight);
+    }
+
+    public override int HiddenSize => Config.Int("d_model");
+
+    public override int LayerCount => model.decoder.layers.Count;
+
+    public override int MaxLength => Config.Int("max_position_embeddings", 1024);
+
+    public override string OutputHead => nameof(lm_head);
+
+    public override Tensor Encode(ForwardBatch batch) => model.encoder.Forward(batch);
+
+    public override Tensor Hidden(ForwardBatch batch) => model.decoder.Forward(batch);
+
+    public override Tensor Logits(Tensor hidden, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        return lm_head.Forward(hidden, batch).Plus(final_logits_bias.Value).MoveToOuterDisposeScope(); // [m, vocabulary]
+    }
+}
+
+internal sealed class BartModel : Module
+{
+    public readonly Embedding shared;
+    public readonly BartStack encoder;
+    public readonly BartStack decoder;
+
+    public BartModel(PretrainedConfig config)
+    {
+        shared = new Embedding(config.VocabSize, config.Int("d_model"));
+        encoder = new BartStack(config, shared.weight, isDecoder: false);
+        decoder = new BartStack(config, shared.weight, isDecoder: true);
+    }
+}
+
+/// <summary>What BART's encoder and decoder each read of config.json under a name of their own.</summary>
+internal sealed record BartShape(int Width, int Layers, int Heads, int Inner, bool IsDecoder)
+{
+    public static BartShape Read(PretrainedConfig config, bool isDecoder)
+    {
+        var side = isDecoder ? "decoder" : "encoder";
+        return new BartShape(config.Int("d_model"), config.Int($"{side}_layers"), config.Int($"{side}_attention_heads"), config.Int($"{side}_ffn_dim"), isDecoder);
+    }
+}
+
+internal sealed class BartStack : Module
+{
+    private static readonly KeptScalar FirstPosition = new(2L);
+
+    public readonly Embedding embed_tokens;
+    public readonly Embedding embed_positions;
+    public readonly IReadOnlyList<BartLayer> layers;
+    public readonly LayerNorm layernorm_embedding;
+    private readonly KeptScalar? _scale;
+
+    public BartStack(PretrainedConfig config, Weight table, bool isDecoder)
+    {
+        var shape = BartShape.Read(config, isDecoder);
+        embed_tokens = new Embedding(config.VocabSize, shape.Width, table);
+        embed_positions = new Embedding(config.Int("max_position_embeddings", 1024) + 2, shape.Width);
+        layers = [.. Enumerable.Range(0, shape.Layers).Select(index => new BartLayer(config, shape, index))];
+        layernorm_embedding = new LayerNorm(shape.Width, 1e-5);
+        _scale = config.Flag("scale_embedding", false) ? new KeptScalar(Math.Sqrt(shape.Width)) : null;
+    }
+
+    public Tensor Forward(ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var x = embed_tokens.Forward(batch.Ids, batch); // [n, width]
+        x = (_scale is null ? x : x.mul(_scale)).Plus(embed_positions.Forward(batch.Positions.add(FirstPosition), batch));
+        x = layernorm_embedding.Forward(x, batch);
+        foreach (var layer in layers)
+        {
+            x = layer.Forward(x, batch);
+        }
+
+        return x.MoveToOuterDisposeScope(); // [n, width]
+    }
+}
+
+/// <summary>Attention to itself, in a decoder attention to the encoder's text, feed-forward: a norm behind each sum.</summary>
+internal sealed class BartLayer(PretrainedConfig config, BartShape shape, int index) : Module
+{
+    public readonly BartAttention self_attn = new(shape, index, across: false);
+    public readonly LayerNorm self_attn_layer_norm = new(shape.Width, 1e-5);
+    public readonly BartAttention? encoder_attn = shape.IsDecoder ? new(shape, index, across: true) : null;
+    public readonly LayerNorm? encoder_attn_layer_norm = shape.IsDecoder ? new(shape.Width, 1e-5) : null;
+    public readonly Linear fc1 = new(shape.Width, shape.Inner, hasBias: true);
+    public readonly Linear fc2 = new(shape.Inner, shape.Width, hasBias: true);
+    public readonly LayerNorm final_layer_norm = new(shape.Width, 1e-5);
+    private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "activation_function", "gelu");
+
+    public Tensor Forward(Tensor x, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        x = self_attn_layer_norm.Forward(x.Plus(self_attn.Forward(x, batch)), batch); // [n, width]
+        if (encoder_attn is not null)
+        {
+            x = encoder_attn_layer_norm!.Forward(x.Plus(encoder_attn.Forward(x, batch)), batch);
+        }
+
+        return final_layer_norm.Forward(x.Plus(fc2.Forward(_act(fc1.Forward(x, batch)), batch)), batch).MoveToOuterDisposeScope();
+    }
+}
+
+internal sealed class BartAttention(BartShape shape, int index, bool across) : Module
+{
+    public readonly Linear k_proj = new(shape.Width, shape.Width, hasBias: true);
+    public readonly Linear v_proj = new(shape.Width, shape.Width, hasBias: true);
+    public readonly Linear q_proj = new(shape.Width, shape.Width, hasBias: true);
+    public readonly Linear out_proj = new(shape.Width, shape.Width, hasBias: true);
+    private readonly AttentionOptions _options = new(1 / Math.Sqrt(shape.Width / shape.Heads), Bidirectional: across || !shape.IsDecoder);
+
+    public Tensor Forward(Tensor x, ForwardBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        var headDim = shape.Width / shape.Heads;
+        var q = q_proj.Forward(x, batch).view(-1, shape.Heads, headDim); // [n, H, D]
+        Tensor y; // [n, H, D]
+        if (across)
+        {
+            y = EncodedSource.Attend(index, q, k_proj, v_proj, batch, _options);
+        }
+        else
+        {
+            var k = k_proj.Forward(x, batch).view(-1, shape.Heads, headDim);
+            var v = v_proj.Forward(x, batch).view(-1, shape.Heads, headDim);
+            y = batch.Attention.Attend(index, q, k, v, _options);
+        }
+
+        return out_proj.Forward(y.reshape(-1, shape.Width), batch).MoveToOuterDisposeScope(); // [n, width]
+    }
+}
