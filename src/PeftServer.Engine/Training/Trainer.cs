@@ -24,11 +24,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         Refuse();
         var device = Devices.Parse(spec.Device);
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
-        using var model = LoadModel(device, dtype);
+        var labels = ReadLabels();
+        using var model = LoadModel(device, dtype, labels);
         using var adapter = CreateAdapter(model);
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
-        var tasks = new TrainingTasks(spec, events, model, adapter);
+        var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control);
         using var task = tasks.Read(spec.TrainingFile, trains: true);
         using var validation = spec.ValidationFile is null ? null : tasks.Read(spec.ValidationFile, trains: false);
 
@@ -55,7 +56,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             }
         }
 
-        Finish(adapter, progress);
+        Finish(adapter, progress, labels);
         return TrainingOutcome.Succeeded;
     }
 
@@ -65,7 +66,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var scope = NewDisposeScope(); // every temporary of the step dies here
         using var dropout = new Generator(SeedOf(step));
         var started = Stopwatch.GetTimestamp();
-        var window = task.Window(plan.Window(step));
+        var window = task.Window(plan.Window(step), SeedOf(step));
 
         // Forward and backward; what the micro-batches give adds up.
         optimizer.ZeroGrad();
@@ -112,7 +113,18 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             }
         }
 
-        return sums.ToDictionary(sum => sum.Key, sum => sum.Value / total);
+        var means = sums.ToDictionary(sum => sum.Key, sum => sum.Value / total);
+        foreach (var (name, value) in task.EvaluationScores())
+        {
+            means[name] = value;
+        }
+
+        if (task is SupervisedTask or Seq2SeqTask)
+        {
+            means["perplexity"] = Math.Exp(means[MetricTotals.Loss]);
+        }
+
+        return means;
     }
 
     private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated)
@@ -136,7 +148,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             FormattableString.Invariant($"Step {result.Step}/{plan.TotalSteps}: training loss={result.Loss:F4}{valid}"), data: data);
     }
 
-    private void Finish(Adapter adapter, TrainingProgress progress)
+    private void Finish(Adapter adapter, TrainingProgress progress, IReadOnlyList<string>? labels)
     {
         adapter.SetTraining(false);
         var folder = Path.Combine(runFolder, TrainingSpec.AdapterFolder);
@@ -147,7 +159,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         }
 
         AdapterFile.Save(adapter, temporary, spec.ModelName);
-        AdapterCompanions.Write(spec.Model, temporary);
+        AdapterCompanions.Write(spec.Model, temporary, spec.Method.Type is TrainingMethodType.Reward ? null : labels);
         if (!Directory.Exists(folder))
         {
             Directory.Move(temporary, folder);
@@ -183,18 +195,41 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }
+
+        if (spec.Peft.TaskType is { } task && task != spec.Method.TaskType)
+        {
+            throw new TrainingException($"peft.task_type: the method {spec.Method.Type} trains for {spec.Method.TaskType}, not {task}. Leave task_type out.");
+        }
     }
 
-    private CausalLanguageModel LoadModel(Device device, ScalarType dtype)
+    /// <summary>The classes of the run; null for methods without classes.</summary>
+    private IReadOnlyList<string>? ReadLabels()
+    {
+        using var rows = File.OpenRead(spec.TrainingFile);
+        var labels = MethodData.Labels(spec.Method, rows);
+        return labels is { Count: < 2 } && spec.Method.Type is not TrainingMethodType.Reward
+            ? throw new TrainingException($"{Path.GetFileName(spec.TrainingFile)} has {labels.Count} label(s); there must be at least two to tell apart.")
+            : labels;
+    }
+
+    private PretrainedModel LoadModel(Device device, ScalarType dtype, IReadOnlyList<string>? labels)
     {
         events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}.");
-        return PretrainedModel.Load(spec.Model, device, dtype) as CausalLanguageModel
-            ?? throw new TrainingException($"{spec.ModelName} is no causal language model; fine-tuning on text needs one.");
+        return PretrainedModel.Load(spec.Model, device, dtype, spec.Method.Head, _arguments.Seed, labels);
     }
 
-    private Adapter CreateAdapter(CausalLanguageModel model)
+    private Adapter CreateAdapter(PretrainedModel model)
     {
-        var adapter = spec.Peft.CreateAdapter(model);
+        var task = spec.Method.TaskType;
+        var adapter = (spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft).CreateAdapter(model);
+        var saved = adapter.Parts.Where(entry => entry.Part is TrainableCopy).Select(entry => entry.Site.Path).ToHashSet();
+        if (model.Drawn.FirstOrDefault(weight => !saved.Contains(weight.Path[..weight.Path.LastIndexOf('.')])) is { } lost)
+        {
+            adapter.Dispose();
+            throw new TrainingException(
+                $"peft.modules_to_save: {spec.ModelName} has no weights for {lost.Path}, so they start at random and must be trained and saved. Add \"{lost.Path.Split('.')[^2]}\".");
+        }
+
         adapter.Initialize(_arguments.Seed);
         adapter.SetTraining(true);
         events.Message(adapter.TrainableSummary);

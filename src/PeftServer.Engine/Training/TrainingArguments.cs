@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using PeftServer.Engine.Data;
 using PeftServer.Engine.Training.Optimizers;
 
 namespace PeftServer.Engine.Training;
@@ -80,6 +81,9 @@ public sealed record TrainingArguments
     /// For supervised training.
     /// </summary>
     public bool Packing { get; init; }
+
+    /// <summary>The format of the rows; absent: known by their fields.</summary>
+    public DatasetFormat? DatasetFormat { get; init; }
 
     /// <summary>Draws of initial weights, order of rows, dropout.</summary>
     [Range(0, int.MaxValue)]

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Training;
 
@@ -9,16 +10,24 @@ internal sealed class TrainingRun : IDisposable
 {
     private readonly List<TrainingEvent> _events = [];
 
-    public TrainingRun(IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1)
+    public TrainingRun(
+        IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1, string? model = null,
+        IEnumerable<string>? evaluated = null, AdapterConfig? peft = null)
     {
         File.WriteAllLines(Path.Combine(Folder, "rows.jsonl"), rows);
+        if (evaluated is not null)
+        {
+            File.WriteAllLines(Path.Combine(Folder, "valid.jsonl"), evaluated);
+        }
+
         var arguments = new TrainingArguments { MaxSteps = 6, PerDeviceTrainBatchSize = 2, LearningRate = 5e-3, LrSchedulerType = LearningRateSchedule.Constant, SaveSteps = 2 };
         Spec = new TrainingSpec
         {
-            Model = Samples.TinyLlama,
-            ModelName = "tiny-llama",
+            Model = model ?? Samples.TinyLlama,
+            ModelName = model is null ? "tiny-llama" : "small",
             TrainingFile = Path.Combine(Folder, "rows.jsonl"),
-            Peft = new LoraConfig { R = 4, LoraDropout = dropout },
+            ValidationFile = evaluated is null ? null : Path.Combine(Folder, "valid.jsonl"),
+            Peft = peft ?? new LoraConfig { R = 4, LoraDropout = dropout },
             Method = method ?? new TrainingMethod(),
             Training = change?.Invoke(arguments) ?? arguments,
             Device = "cpu",
@@ -29,7 +38,9 @@ internal sealed class TrainingRun : IDisposable
 
     public TrainingSpec Spec { get; init; }
 
-    public string Weights => Path.Combine(Folder, TrainingSpec.AdapterFolder, "adapter_model.safetensors");
+    public string AdapterFolder => Path.Combine(Folder, TrainingSpec.AdapterFolder);
+
+    public string Weights => Path.Combine(AdapterFolder, "adapter_model.safetensors");
 
     /// <summary>The loss of every step so far.</summary>
     public IReadOnlyList<double> Losses => [.. Metrics("train_loss")];

@@ -54,6 +54,9 @@ internal static class Cpo
 /// <summary>Settings of CPO and SimPO, under TRL's names.</summary>
 public sealed record CpoSettings
 {
+    /// <summary>Where SimPO begins: <see href="https://arxiv.org/abs/2405.14734"/>.</summary>
+    internal static CpoSettings SimpoDefaults { get; } = new() { LossType = CpoLossType.Simpo, Beta = 2, CpoAlpha = 0 };
+
     public CpoLossType LossType { get; init; } = CpoLossType.Sigmoid;
 
     /// <summary>Scale of the preference; SimPO takes 2 or more.</summary>

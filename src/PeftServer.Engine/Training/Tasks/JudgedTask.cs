@@ -12,7 +12,7 @@ internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength,
 
     public override IEnumerable<long> Lines(int row) => [judged[row].Line];
 
-    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window) =>
+    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed) =>
     [
         .. window.Select(rows =>
         {

@@ -16,7 +16,7 @@ internal sealed class PreferenceTask(
 
     public override IEnumerable<long> Lines(int row) => [pairs[row].Line];
 
-    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window) =>
+    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed) =>
     [
         .. window.Select(rows =>
         {
