@@ -92,6 +92,7 @@ internal static partial class JobCreation
         TrainingFile = request.TrainingFile,
         ValidationFile = request.ValidationFile,
         Peft = settings.Peft,
+        Method = settings.Method,
         Training = settings.Training,
         Suffix = request.Suffix,
         Seed = settings.Training.Seed,

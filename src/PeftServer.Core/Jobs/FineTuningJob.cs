@@ -24,6 +24,9 @@ public sealed class FineTuningJob
     /// <summary>The method and its settings, resolved.</summary>
     public required AdapterConfig Peft { get; init; }
 
+    /// <summary>What is learnt from the rows, with its settings.</summary>
+    public TrainingMethod Method { get; init; } = new();
+
     /// <summary>How to train, resolved: no "auto" is left.</summary>
     public required TrainingArguments Training { get; init; }
 

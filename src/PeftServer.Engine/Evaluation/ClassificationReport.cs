@@ -36,10 +36,10 @@ public sealed class ClassificationReport
     {
         get
         {
-            double correct = Enumerable.Range(0, Each.Count).Sum(label => _counts[label, label]);
-            double both = Enumerable.Range(0, Each.Count).Sum(label => (double)Support(label) * Guessed(label));
-            double truth = Enumerable.Range(0, Each.Count).Sum(label => (double)Support(label) * Support(label));
-            double guess = Enumerable.Range(0, Each.Count).Sum(label => (double)Guessed(label) * Guessed(label));
+            var correct = (double)Enumerable.Range(0, Each.Count).Sum(label => _counts[label, label]);
+            var both = Enumerable.Range(0, Each.Count).Sum(label => (double)Support(label) * Guessed(label));
+            var truth = Enumerable.Range(0, Each.Count).Sum(label => (double)Support(label) * Support(label));
+            var guess = Enumerable.Range(0, Each.Count).Sum(label => (double)Guessed(label) * Guessed(label));
             var below = Math.Sqrt(((double)Total * Total) - guess) * Math.Sqrt(((double)Total * Total) - truth);
             return below == 0 ? 0 : ((correct * Total) - both) / below;
         }

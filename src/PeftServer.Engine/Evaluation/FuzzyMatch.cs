@@ -1,5 +1,3 @@
-using System.Text;
-
 namespace PeftServer.Engine.Evaluation;
 
 /// <summary>How alike two texts are by their characters, as rapidfuzz's <c>ratio</c>: the share of both that is in their longest common subsequence.</summary>

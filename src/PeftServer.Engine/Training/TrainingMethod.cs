@@ -12,45 +12,62 @@ public sealed record TrainingMethod
 {
     public TrainingMethodType Type { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public SftSettings? Supervised { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public PretrainingSettings? Pretraining { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public DpoSettings? Dpo { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public CpoSettings? Cpo { get; init; }
 
-    /// <summary>CPO's settings with SimPO's loss.</summary>
-    public CpoSettings? Simpo { get; init; }
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public SimpoSettings? Simpo { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public OrpoSettings? Orpo { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public KtoSettings? Kto { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public RewardSettings? Reward { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public GrpoSettings? Grpo { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public ClassificationSettings? Classification { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public TokenClassificationSettings? TokenClassification { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public QuestionAnsweringSettings? QuestionAnswering { get; init; }
 
     [JsonPropertyName("seq2seq")]
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public Seq2SeqSettings? Seq2Seq { get; init; }
 
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public EmbeddingSettings? Embedding { get; init; }
 
-    /// <summary>The settings that count, with defaults filled in.</summary>
+    /// <summary>The settings that count, with defaults filled in. SimPO's are those of CPO with its loss.</summary>
     [JsonIgnore]
-    public object Settings => Type switch
+    public object Settings => Given is SimpoSettings simpo ? simpo.ToCpo() : Given;
+
+    /// <summary>The object of the method's name, with defaults filled in.</summary>
+    [JsonIgnore]
+    public object Given => Type switch
     {
         TrainingMethodType.Supervised => Supervised ?? new SftSettings(),
         TrainingMethodType.Pretraining => Pretraining ?? new PretrainingSettings(),
         TrainingMethodType.Dpo => Dpo ?? new DpoSettings(),
         TrainingMethodType.Cpo => Cpo ?? new CpoSettings(),
-        TrainingMethodType.Simpo => (Simpo ?? CpoSettings.SimpoDefaults) with { LossType = CpoLossType.Simpo },
+        TrainingMethodType.Simpo => Simpo ?? new SimpoSettings(),
         TrainingMethodType.Orpo => Orpo ?? new OrpoSettings(),
         TrainingMethodType.Kto => Kto ?? new KtoSettings(),
         TrainingMethodType.Reward => Reward ?? new RewardSettings(),
@@ -104,7 +121,7 @@ public sealed record TrainingMethod
     /// <summary>Every value out of its range: field and remedy.</summary>
     public IReadOnlyList<ValidationResult> Faults()
     {
-        var settings = Settings;
+        var settings = Given;
         var faults = new List<ValidationResult>();
         Validator.TryValidateObject(settings, new ValidationContext(settings), faults, validateAllProperties: true);
         return [.. faults, .. (settings as IMethodSettings)?.Contradictions() ?? []];

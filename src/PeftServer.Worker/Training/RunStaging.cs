@@ -58,6 +58,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             TrainingFile = Path.GetFileName(run.TrainingFile),
             ValidationFile = job.ValidationFile is null ? null : Path.GetFileName(run.ValidationFile),
             Peft = job.Peft,
+            Method = job.Method,
             Training = job.Training,
             Device = device.NameInTrainer,
         };

@@ -4,10 +4,10 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
-using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Engine.Training;
 using PeftServer.Engine.Weights;
 using PeftServer.Worker.Training;
 
@@ -21,8 +21,6 @@ internal sealed partial class JobFilesCheck(
     JobClaims claims, JobSignals signals, JobWriter writer, JobAlarms alarms, FileStore files, BaseModels models,
     IOptions<WorkerOptions> options, TimeProvider clock, ILogger<JobFilesCheck> logger)
 {
-    private const int UsualPositions = 2048; // where config.json does not say
-
     public async Task RunAsync(JobLease lease, CancellationToken stopping)
     {
         await using var keeper = new LeaseKeeper(lease, claims, signals, options.Value.Lease, clock, logger);
@@ -88,11 +86,16 @@ internal sealed partial class JobFilesCheck(
         try
         {
             var tokenizer = Tokenizer.Load(model.Folder);
-            var positions = PretrainedConfig.Read(model.Folder).Int("max_position_embeddings", UsualPositions);
-            var maxLength = Math.Min(job.Training.MaxLength ?? int.MaxValue, positions);
+            var maxLength = MethodData.MaxLength(job.Training, LengthOf(PretrainedModel.Plan(model.Folder, job.Method.Head)));
+            var labels = await LabelsAsync(job, cancellationToken);
+            if (labels is { Count: < 2 } && job.Method.Type is not TrainingMethodType.Reward)
+            {
+                return ([], new JobError("invalid_training_file", $"The file {job.TrainingFile} has {labels.Count} label(s); there must be at least two to tell apart.", "training_file"));
+            }
+
             foreach (var (field, fileId) in FilesOf(job))
             {
-                reports.Add(await ReadAsync(job, field, fileId, tokenizer, maxLength, cancellationToken));
+                reports.Add(await ReadAsync(job, field, fileId, tokenizer, maxLength, labels, cancellationToken));
             }
         }
         catch (StagingException e)
@@ -107,12 +110,19 @@ internal sealed partial class JobFilesCheck(
         return (reports, reports.Select(report => report.Fault).FirstOrDefault(fault => fault is not null));
     }
 
+    private static int LengthOf(PretrainedModel model) => model is LanguageModel writer ? writer.MaxLength : ((ClassificationModel)model).MaxLength;
+
+    private async Task<IReadOnlyList<string>?> LabelsAsync(FineTuningJob job, CancellationToken cancellationToken)
+    {
+        await using var content = await files.OpenForJobAsync(job, "training_file", job.TrainingFile, cancellationToken);
+        return await Task.Run(() => MethodData.Labels(job.Method, content, cancellationToken), cancellationToken);
+    }
+
     private async Task<DatasetReport> ReadAsync(
-        FineTuningJob job, string field, string fileId, Tokenizer tokenizer, int maxLength, CancellationToken cancellationToken)
+        FineTuningJob job, string field, string fileId, Tokenizer tokenizer, int maxLength, IReadOnlyList<string>? labels, CancellationToken cancellationToken)
     {
         await using var content = await files.OpenForJobAsync(job, field, fileId, cancellationToken);
-        var data = await Task.Run(
-            () => TrainingData.Read(content, tokenizer, new TrainingDataOptions { MaxLength = maxLength }, cancellationToken), cancellationToken);
+        var data = await Task.Run(() => MethodData.Read(job.Method, content, tokenizer, job.Training, maxLength, labels, cancellationToken), cancellationToken);
         return new DatasetReport(field, fileId, data.Summary, maxLength);
     }
 

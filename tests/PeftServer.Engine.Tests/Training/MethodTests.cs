@@ -183,7 +183,9 @@ public sealed class MethodTests
         Type = TrainingMethodType.Grpo,
         Grpo = new GrpoSettings
         {
-            NumGenerations = 3, MaxCompletionLength = 6, Beta = 0.04,
+            NumGenerations = 3,
+            MaxCompletionLength = 6,
+            Beta = 0.04,
             Grader = new TextSimilarityGrader { Input = "{{ sample.output_text }}", Reference = "{{ item.answer }}", EvaluationMetric = SimilarityMetric.FuzzyMatch },
         },
     };

@@ -13,7 +13,6 @@ internal sealed class CsvRows(Stream utf8, char delimiter, FaultList faults)
 {
     private static readonly string[] Delimiters = [",", "\t", ";"];
 
-    private readonly StreamReader _text = new(utf8, new UTF8Encoding(encoderShouldEmitUTF8Identifier: true, throwOnInvalidBytes: true));
     private long _line = 1;
 
     /// <summary>The delimiter of a text whose first line names fields that a format knows; null where it is no CSV.</summary>
@@ -34,14 +33,15 @@ internal sealed class CsvRows(Stream utf8, char delimiter, FaultList faults)
     /// <summary>The rows with the line where each begins; null for one with a fault.</summary>
     public IEnumerable<(long Line, JsonElement? Row)> Read(CancellationToken cancellationToken)
     {
-        if (Record() is not { } header)
+        using var text = new StreamReader(utf8, new UTF8Encoding(encoderShouldEmitUTF8Identifier: true, throwOnInvalidBytes: true));
+        if (Record(text) is not { } header)
         {
             yield break;
         }
 
         var names = header.Select(Name).ToList();
         var line = _line;
-        while (Record() is { } cells)
+        while (Record(text) is { } cells)
         {
             cancellationToken.ThrowIfCancellationRequested();
             if (cells is not [{ Length: 0 }])
@@ -98,15 +98,15 @@ internal sealed class CsvRows(Stream utf8, char delimiter, FaultList faults)
     }
 
     /// <summary>The cells of the next record; null at the end.</summary>
-    private List<string>? Record()
+    private List<string>? Record(StreamReader text)
     {
-        if (_text.Peek() < 0)
+        if (text.Peek() < 0)
         {
             return null;
         }
 
         var (cells, cell, inQuotes, start) = (new List<string>(), new StringBuilder(), false, _line);
-        for (var next = _text.Read(); next >= 0; next = _text.Read())
+        for (var next = text.Read(); next >= 0; next = text.Read())
         {
             _line += next == '\n' ? 1 : 0;
             if (inQuotes)
@@ -115,9 +115,9 @@ internal sealed class CsvRows(Stream utf8, char delimiter, FaultList faults)
                 {
                     cell.Append((char)next);
                 }
-                else if (_text.Peek() == '"')
+                else if (text.Peek() == '"')
                 {
-                    cell.Append((char)_text.Read());
+                    cell.Append((char)text.Read());
                 }
                 else
                 {
@@ -137,7 +137,7 @@ internal sealed class CsvRows(Stream utf8, char delimiter, FaultList faults)
             {
                 break;
             }
-            else if (next != '\r' || _text.Peek() != '\n')
+            else if (next != '\r' || text.Peek() != '\n')
             {
                 cell.Append((char)next);
             }

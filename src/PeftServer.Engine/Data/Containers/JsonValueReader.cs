@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Text.Json;
 
 namespace PeftServer.Engine.Data.Containers;
@@ -9,7 +10,7 @@ namespace PeftServer.Engine.Data.Containers;
 internal sealed class JsonValueReader(Stream stream, int maxValueBytes)
 {
     private readonly byte[] _block = new byte[64 * 1024];
-    private readonly MemoryStream _value = new();
+    private readonly ArrayBufferWriter<byte> _value = new();
     private int _at;
     private int _filled;
     private long _line = 1;
@@ -68,7 +69,7 @@ internal sealed class JsonValueReader(Stream stream, int maxValueBytes)
     {
         var (line, depth, inString, isEscaped, tooLong) = (_line, 0, false, false, false);
         var isBare = first is not ((byte)'{' or (byte)'[' or (byte)'"');
-        _value.SetLength(0);
+        _value.ResetWrittenCount();
         for (int next = first; next >= 0; next = Next())
         {
             if (isBare && next is (',' or ']' or '\n' or '\r' or ' ' or '\t'))
@@ -78,10 +79,10 @@ internal sealed class JsonValueReader(Stream stream, int maxValueBytes)
                 break;
             }
 
-            tooLong |= _value.Length >= maxValueBytes;
+            tooLong |= _value.WrittenCount >= maxValueBytes;
             if (!tooLong)
             {
-                _value.WriteByte((byte)next);
+                _value.Write([(byte)next]);
             }
 
             if (inString)
@@ -103,7 +104,7 @@ internal sealed class JsonValueReader(Stream stream, int maxValueBytes)
             }
         }
 
-        return new JsonLine(line, _value.GetBuffer().AsMemory(0, (int)_value.Length), tooLong);
+        return new JsonLine(line, _value.WrittenMemory, tooLong);
     }
 
     private int Next()

@@ -42,8 +42,18 @@ internal sealed class ShareGptFormat() : RowFormat(DatasetFormat.ShareGpt)
 {
     private static readonly Dictionary<string, string> Roles = new(StringComparer.OrdinalIgnoreCase)
     {
-        ["system"] = "system", ["human"] = "user", ["user"] = "user", ["gpt"] = "assistant", ["chatgpt"] = "assistant", ["assistant"] = "assistant", ["bot"] = "assistant",
-        ["model"] = "assistant", ["tool"] = "tool", ["function"] = "tool", ["function_response"] = "tool", ["observation"] = "tool",
+        ["system"] = "system",
+        ["human"] = "user",
+        ["user"] = "user",
+        ["gpt"] = "assistant",
+        ["chatgpt"] = "assistant",
+        ["assistant"] = "assistant",
+        ["bot"] = "assistant",
+        ["model"] = "assistant",
+        ["tool"] = "tool",
+        ["function"] = "tool",
+        ["function_response"] = "tool",
+        ["observation"] = "tool",
     };
 
     public override IReadOnlyList<string> Fields { get; } = ["conversations", "system"];

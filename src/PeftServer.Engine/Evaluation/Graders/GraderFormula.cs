@@ -9,8 +9,14 @@ internal sealed class GraderFormula
 
     private static readonly Dictionary<string, Func<double[], double>> Functions = new()
     {
-        ["min"] = values => values.Min(), ["max"] = values => values.Max(), ["abs"] = values => Math.Abs(values[0]), ["floor"] = values => Math.Floor(values[0]),
-        ["ceil"] = values => Math.Ceiling(values[0]), ["exp"] = values => Math.Exp(values[0]), ["sqrt"] = values => Math.Sqrt(values[0]), ["log"] = values => Math.Log(values[0]),
+        ["min"] = values => values.Min(),
+        ["max"] = values => values.Max(),
+        ["abs"] = values => Math.Abs(values[0]),
+        ["floor"] = values => Math.Floor(values[0]),
+        ["ceil"] = values => Math.Ceiling(values[0]),
+        ["exp"] = values => Math.Exp(values[0]),
+        ["sqrt"] = values => Math.Sqrt(values[0]),
+        ["log"] = values => Math.Log(values[0]),
     };
 
     private readonly string _text;

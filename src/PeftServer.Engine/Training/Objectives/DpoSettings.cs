@@ -3,7 +3,7 @@ using System.ComponentModel.DataAnnotations;
 namespace PeftServer.Engine.Training.Objectives;
 
 /// <summary>Settings of direct preference optimization, under TRL's names.</summary>
-public sealed record DpoSettings : IMethodSettings
+public record DpoSettings : IMethodSettings
 {
     /// <summary>One loss, or several that are mixed by <see cref="LossWeights"/>.</summary>
     public OneOrMany<DpoLossType> LossType { get; init; } = new([DpoLossType.Sigmoid], IsOne: true);

@@ -4,7 +4,7 @@ using PeftServer.Engine.Evaluation.Graders;
 namespace PeftServer.Engine.Training.Objectives;
 
 /// <summary>Settings of group relative policy optimization, under TRL's names.</summary>
-public sealed record GrpoSettings : IMethodSettings
+public record GrpoSettings : IMethodSettings
 {
     /// <summary>What gives a completion its reward.</summary>
     public Grader? Grader { get; init; }

@@ -3,7 +3,7 @@ using System.ComponentModel.DataAnnotations;
 namespace PeftServer.Engine.Training.Objectives;
 
 /// <summary>Settings of continued pretraining: every token of every row is learnt.</summary>
-public sealed record PretrainingSettings
+public record PretrainingSettings
 {
     /// <summary>Share of the target that is spread over the vocabulary.</summary>
     [Range(0.0, 0.999)]
@@ -11,7 +11,7 @@ public sealed record PretrainingSettings
 }
 
 /// <summary>Settings of the classification of texts.</summary>
-public sealed record ClassificationSettings : IMethodSettings
+public record ClassificationSettings : IMethodSettings
 {
     /// <summary>Names of the classes, by their number; absent: those of the training file, sorted.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
@@ -24,7 +24,7 @@ public sealed record ClassificationSettings : IMethodSettings
 }
 
 /// <summary>Settings of tagging words.</summary>
-public sealed record TokenClassificationSettings : IMethodSettings
+public record TokenClassificationSettings : IMethodSettings
 {
     /// <summary>Names of the tags, by their number; absent: those of the training file, sorted.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
@@ -37,7 +37,7 @@ public sealed record TokenClassificationSettings : IMethodSettings
 }
 
 /// <summary>Settings of finding answers in texts.</summary>
-public sealed record QuestionAnsweringSettings
+public record QuestionAnsweringSettings
 {
     /// <summary>Tokens by which the windows of a long text overlap.</summary>
     [Range(0, 100_000)]
@@ -53,7 +53,7 @@ public sealed record QuestionAnsweringSettings
 }
 
 /// <summary>Settings of models that read one text and write another.</summary>
-public sealed record Seq2SeqSettings
+public record Seq2SeqSettings
 {
     /// <summary>Tokens of the written text; longer ones are cut. Absent: as those of the read one.</summary>
     [Range(1, 1_000_000)]

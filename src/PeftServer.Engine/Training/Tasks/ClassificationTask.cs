@@ -36,7 +36,10 @@ internal sealed class ClassificationTask(
         _guesses.Clear();
         return new Dictionary<string, double>
         {
-            ["f1"] = report.Macro.F1, ["precision"] = report.Macro.Precision, ["recall"] = report.Macro.Recall, ["matthews_correlation"] = report.Matthews,
+            ["f1"] = report.Macro.F1,
+            ["precision"] = report.Macro.Precision,
+            ["recall"] = report.Macro.Recall,
+            ["matthews_correlation"] = report.Matthews,
         };
     }
 }

@@ -47,13 +47,14 @@ internal sealed class QuestionTask(QuestionData data, ClassificationModel model,
         _best.Clear();
         return new Dictionary<string, double>
         {
-            ["exact_match"] = scores.Count == 0 ? 0 : 100 * scores.Average(each => each.Exact), ["f1"] = scores.Count == 0 ? 0 : 100 * scores.Average(each => each.F1),
+            ["exact_match"] = scores.Count == 0 ? 0 : 100 * scores.Average(each => each.Exact),
+            ["f1"] = scores.Count == 0 ? 0 : 100 * scores.Average(each => each.F1),
         };
     }
 
     private static (double Exact, double F1) Judge(Question question, string answer)
     {
-        IReadOnlyList<string> truths = question.Answers.Count == 0 ? [""] : question.Answers;
+        var truths = question.Answers.DefaultIfEmpty("").ToList();
         return (truths.Max(truth => SquadScore.Exact(truth, answer)), truths.Max(truth => SquadScore.F1(truth, answer)));
     }
 

@@ -1,7 +1,6 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training.Tasks;
