@@ -162,20 +162,27 @@ public static class DatasetFile
 internal sealed class FaultList(int keep)
 {
     private readonly List<DatasetFault> _first = [];
+    private DatasetFault? _next;
 
     public long Count { get; private set; }
 
     public IReadOnlyList<DatasetFault> First => _first;
 
-    /// <summary>The newest one.</summary>
-    public DatasetFault? Last { get; private set; }
+    /// <summary>The first one since this was asked last.</summary>
+    public DatasetFault? TakeNext()
+    {
+        var next = _next;
+        _next = null;
+        return next;
+    }
 
     public void Add(long line, string path, string rule, string message, string fix)
     {
-        Last = new DatasetFault(line, path, rule, message, fix);
+        var fault = new DatasetFault(line, path, rule, message, fix);
+        _next ??= fault;
         if (Count++ < keep)
         {
-            _first.Add(Last);
+            _first.Add(fault);
         }
     }
 }

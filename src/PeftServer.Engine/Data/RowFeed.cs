@@ -17,7 +17,7 @@ internal static class RowFeed
         {
             if (row is null)
             {
-                account.Skip(line, faults.Last!.Text);
+                account.Skip(line, faults.TakeNext()!.Text);
                 continue;
             }
 

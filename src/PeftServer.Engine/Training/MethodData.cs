@@ -1,4 +1,5 @@
 using PeftServer.Engine.Data;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Training.Objectives;
 
@@ -7,6 +8,13 @@ namespace PeftServer.Engine.Training;
 /// <summary>Reads a file for a method: the rows it learns from, and what became of every row. No tensors.</summary>
 public static class MethodData
 {
+    /// <summary>Tokens that a row may have in the model of a folder under the method's head. Throws <see cref="Weights.CheckpointException"/> where it has no such head.</summary>
+    public static int MaxLength(TrainingArguments arguments, string modelFolder, TrainingMethod method) =>
+        MaxLength(arguments, LengthOf(PretrainedModel.Plan(modelFolder, method.Head)));
+
+    /// <summary>Tokens that a sequence of <paramref name="model"/> may have.</summary>
+    internal static int LengthOf(PretrainedModel model) => model is LanguageModel writer ? writer.MaxLength : ((ClassificationModel)model).MaxLength;
+
     /// <summary>Tokens that a row may have, for a model that takes <paramref name="modelMaxLength"/>.</summary>
     public static int MaxLength(TrainingArguments arguments, int modelMaxLength) => Math.Min(arguments.MaxLength ?? int.MaxValue, modelMaxLength);
 
@@ -43,6 +51,29 @@ public static class MethodData
             var other => throw new InvalidOperationException($"No data for {other.GetType().Name}."),
         };
     }
+
+    /// <summary>The rows as people look at them: token ids, and which of them train. What is classified trains nothing of its text.</summary>
+    public static IEnumerable<TrainingRow> Shown(object rows, int maxLength) => rows switch
+    {
+        TrainingData texts => texts.Rows,
+        PreferenceData answers =>
+        [
+            .. answers.Pairs.SelectMany(pair => new[] { (pair.Chosen(maxLength), pair.Line), (pair.Rejected(maxLength), pair.Line) })
+                .Concat(answers.Judged.Select(answer => (answer.Completion(maxLength), answer.Line)))
+                .Select(row => new TrainingRow(row.Item1.Ids, row.Item1.Trained, row.Line)),
+        ],
+        PromptData prompts => prompts.Rows.Select(prompt => Untrained(prompt.Ids, prompt.Line)),
+        ClassData texts => texts.Rows.Select(text => Untrained(text.Ids, text.Line)),
+        TaggedData words => words.Rows.Select(sentence => new TrainingRow(sentence.Ids, [.. sentence.Labels.Select(label => label != TaggedSequence.Ignored)], sentence.Line)),
+        QuestionData questions => questions.Windows.Select(window => new TrainingRow(
+            window.Ids, [.. window.Ids.Select((_, i) => window.Start > 0 && i >= window.Start && i <= window.End)], questions.Questions[window.QuestionIndex].Line)),
+        Seq2SeqData pairs => pairs.Rows.Select(pair => new TrainingRow(
+            [.. pair.SourceIds, .. pair.TargetIds], [.. pair.SourceIds.Select(_ => false), .. pair.TargetIds.Select(_ => true)], pair.Line)),
+        AlikeData texts => texts.Rows.SelectMany(group => group.Texts.Select(ids => Untrained(ids, group.Line))),
+        _ => [],
+    };
+
+    private static TrainingRow Untrained(int[] ids, long line) => new(ids, new bool[ids.Length], line);
 
     private static (object Rows, DataSummary Summary) Told<T>(T data, Func<T, DataSummary> summary)
         where T : notnull => (data, summary(data));

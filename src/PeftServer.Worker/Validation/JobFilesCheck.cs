@@ -4,7 +4,6 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Training;
@@ -86,7 +85,7 @@ internal sealed partial class JobFilesCheck(
         try
         {
             var tokenizer = Tokenizer.Load(model.Folder);
-            var maxLength = MethodData.MaxLength(job.Training, LengthOf(PretrainedModel.Plan(model.Folder, job.Method.Head)));
+            var maxLength = MethodData.MaxLength(job.Training, model.Folder, job.Method);
             var labels = await LabelsAsync(job, cancellationToken);
             if (labels is { Count: < 2 } && job.Method.Type is not TrainingMethodType.Reward)
             {
@@ -109,8 +108,6 @@ internal sealed partial class JobFilesCheck(
 
         return (reports, reports.Select(report => report.Fault).FirstOrDefault(fault => fault is not null));
     }
-
-    private static int LengthOf(PretrainedModel model) => model is LanguageModel writer ? writer.MaxLength : ((ClassificationModel)model).MaxLength;
 
     private async Task<IReadOnlyList<string>?> LabelsAsync(FineTuningJob job, CancellationToken cancellationToken)
     {

@@ -11,7 +11,7 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
 {
     private readonly Tokenizer _tokenizer = Tokenizer.Load(spec.Model);
 
-    private int MaxLength => MethodData.MaxLength(spec.Training, model is LanguageModel writer ? writer.MaxLength : ((ClassificationModel)model).MaxLength);
+    private int MaxLength => MethodData.MaxLength(spec.Training, MethodData.LengthOf(model));
 
     private CausalLanguageModel Causal => (CausalLanguageModel)model;
 
