@@ -60,7 +60,8 @@ internal sealed class TrainingRun : IDisposable
     }
 
     /// <summary>Runs on; stops as <paramref name="stop"/> says once <paramref name="steps"/> steps are reported.</summary>
-    public TrainingOutcome Run(int? steps = null, StopRequest stop = StopRequest.None)
+    public TrainingOutcome Run(
+        int? steps = null, StopRequest stop = StopRequest.None, Action<int>? beforeMicroBatch = null, Func<string, long>? freeDisk = null)
     {
         var control = new TrainerControl();
         using var events = new EventLog(Folder, TimeProvider.System, written =>
@@ -71,7 +72,11 @@ internal sealed class TrainingRun : IDisposable
                 control.Stop(stop);
             }
         });
-        return new Trainer(Spec, Folder, events, control, TimeProvider.System).Run();
+        return new Trainer(Spec, Folder, events, control, TimeProvider.System)
+        {
+            BeforeMicroBatch = beforeMicroBatch,
+            FreeDisk = freeDisk ?? DiskSpace.Free,
+        }.Run();
     }
 
     public void Dispose() => Directory.Delete(Folder, recursive: true);

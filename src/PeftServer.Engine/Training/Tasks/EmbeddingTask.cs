@@ -13,6 +13,10 @@ internal sealed class EmbeddingTask(IReadOnlyList<TextGroup> groups, Classificat
 {
     public override int Rows => groups.Count;
 
+    public override bool CanSplit => false;
+
+    public override int Tokens(int row) => groups[row].Texts.Sum(text => text.Length);
+
     public override IEnumerable<long> Lines(int row) => [groups[row].Line];
 
     public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed) =>

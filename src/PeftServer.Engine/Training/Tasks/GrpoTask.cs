@@ -21,6 +21,8 @@ internal sealed class GrpoTask(
 
     public override int Rows => prompts.Count;
 
+    public override int Tokens(int row) => prompts[row].Ids.Length + settings.MaxCompletionLength;
+
     public override IEnumerable<long> Lines(int row) => [prompts[row].Line];
 
     public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed)

@@ -5,10 +5,12 @@ using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training.Tasks;
 
-/// <summary>Pairs of a better and a worse answer; the better shall have the higher reward. Each micro-batch counts alike.</summary>
+/// <summary>Pairs of a better and a worse answer; the better shall have the higher reward. Each pair of a window counts alike.</summary>
 internal sealed class RewardTask(IReadOnlyList<PreferenceRow> pairs, int maxLength, ClassificationModel model, Adapter adapter, RewardSettings settings) : TrainingTask
 {
     public override int Rows => pairs.Count;
+
+    public override int Tokens(int row) => (2 * pairs[row].PromptIds.Length) + pairs[row].ChosenIds.Length + pairs[row].RejectedIds.Length;
 
     public override IEnumerable<long> Lines(int row) => [pairs[row].Line];
 
@@ -20,7 +22,7 @@ internal sealed class RewardTask(IReadOnlyList<PreferenceRow> pairs, int maxLeng
             return new MicroBatch(Sequences(batch).Sum(ids => ids.Length), dropout =>
             {
                 using var scope = NewDisposeScope();
-                return Backward(Loss(batch, dropout), 1.0 / window.Count).MoveToOuterDisposeScope();
+                return Backward(Loss(batch, dropout), (double)rows.Length / window.Sum(each => each.Length)).MoveToOuterDisposeScope();
             });
         }),
     ];

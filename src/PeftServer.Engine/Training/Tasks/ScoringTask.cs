@@ -8,6 +8,8 @@ internal abstract class ScoringTask<T>(IReadOnlyList<T> all) : TrainingTask
 {
     public override int Rows => all.Count;
 
+    public override int Tokens(int row) => TokensOf(all[row]);
+
     public override IEnumerable<long> Lines(int row) => [LineOf(all[row])];
 
     public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed)

@@ -15,6 +15,8 @@ internal sealed class SupervisedTask(
 {
     public override int Rows => rows.Count;
 
+    public override int Tokens(int row) => rows[row].Sum(document => document.InputIds.Length);
+
     public override IEnumerable<long> Lines(int row) => rows[row].Select(document => document.Line);
 
     /// <summary>Documents put into rows of at most <paramref name="length"/> tokens, those that share a row beside each other.</summary>

@@ -9,6 +9,12 @@ internal abstract class TrainingTask : IDisposable
     /// <summary>Rows, as batches count them: several documents where they are packed.</summary>
     public abstract int Rows { get; }
 
+    /// <summary>Tokens of a row, about: for finding the longest.</summary>
+    public abstract int Tokens(int row);
+
+    /// <summary>Whether the rows of a micro-batch may go through the model in parts: nothing compares them with each other.</summary>
+    public virtual bool CanSplit => true;
+
     /// <summary>Lines of the file that a row is of.</summary>
     public abstract IEnumerable<long> Lines(int row);
 
