@@ -45,7 +45,10 @@ public sealed record CreateJobRequest
     public TrainingArguments? Training { get; init; }
 }
 
-/// <summary>OpenAI's three hyperparameters. Each is a number or <c>"auto"</c>: the server's default.</summary>
+/// <summary>
+/// OpenAI's three hyperparameters. Each is a number or <c>"auto"</c>: picked by the data, the method and the model once the files are checked; the job's events say
+/// what and why. Left out: the default.
+/// </summary>
 public record Hyperparameters
 {
     /// <summary>Rows to an optimizer step, 1 to 256. The same as <c>training.per_device_train_batch_size</c>.</summary>

@@ -94,6 +94,7 @@ internal static partial class JobCreation
         Peft = settings.Peft,
         Method = settings.Method,
         Training = settings.Training,
+        AutoSettings = settings.Auto,
         Suffix = request.Suffix,
         Seed = settings.Training.Seed,
         Metadata = request.Metadata is { Count: > 0 } pairs ? pairs : null,

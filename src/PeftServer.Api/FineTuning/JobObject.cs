@@ -73,7 +73,7 @@ public sealed record JobObject
 
     public static JobObject From(FineTuningJob job, string organization, bool strictNull)
     {
-        var hyperparameters = new JobSettings(job.Peft, job.Method, job.Training).ToHyperparameters();
+        var hyperparameters = new JobSettings(job.Peft, job.Method, job.Training, job.AutoSettings).ToHyperparameters();
         return new()
         {
             Id = job.Id,

@@ -14,7 +14,7 @@ namespace PeftServer.Api.FineTuning;
 /// What a create request comes to: PEFT's and TrainingArguments' records with every default filled in, as they are
 /// stored, shown and trained with. OpenAI's hyperparameters are another way to say three of their fields.
 /// </summary>
-internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Method, TrainingArguments Training)
+internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Method, TrainingArguments Training, IReadOnlyList<string> Auto)
 {
     private static readonly TrainingArguments Defaults = new();
 
@@ -35,20 +35,39 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
                 "peft.task_type", "invalid_value"));
         }
 
-        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request));
+        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request));
         faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
         faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, method.Faults()));
         faults.AddRange(Ranges("training", settings.Training, settings.Training.Faults()));
+        if (request.ValidationFile is null && settings.Training.NeedsEvaluation is { } field)
+        {
+            faults.Add(new($"training.{field} needs evaluations. Add validation_file, or leave it out.", $"training.{field}", "invalid_value"));
+        }
+
         return (settings, faults);
     }
 
-    /// <summary>The resolved settings in OpenAI's three words.</summary>
+    /// <summary>The settings in OpenAI's three words; "auto" where one is yet to be picked.</summary>
     public Hyperparameters ToHyperparameters() => new()
     {
-        BatchSize = new(Training.PerDeviceTrainBatchSize * Training.GradientAccumulationSteps),
-        LearningRateMultiplier = new(Math.Round(Training.LearningRate / Defaults.LearningRate, 6)),
-        NEpochs = new(Math.Max(1, Math.Ceiling(Training.NumTrainEpochs))), // whole in OpenAI's API; training says it exactly
+        BatchSize = Shown(AutoSettings.BatchSize, Training.PerDeviceTrainBatchSize * Training.GradientAccumulationSteps),
+        LearningRateMultiplier = Shown(AutoSettings.LearningRate, Math.Round(Training.LearningRate / Defaults.LearningRate, 6)),
+        NEpochs = Shown(AutoSettings.Epochs, Math.Max(1, Math.Ceiling(Training.NumTrainEpochs))), // whole in OpenAI's API; training says it exactly
     };
+
+    private AutoNumber Shown(string name, double value) => new(Auto.Contains(name) ? null : value);
+
+    /// <summary>Those that the request names as "auto".</summary>
+    private static List<string> AutoOf(CreateJobRequest request)
+    {
+        bool IsAuto(Func<Hyperparameters, AutoNumber?> field) =>
+            Hyper(request, field) is null && new[] { request.Method?.Hyperparameters, request.Hyperparameters }.Any(given => given is not null && field(given) is { Value: null });
+        var auto = new List<string>();
+        auto.AddRange(IsAuto(h => h.NEpochs) ? [AutoSettings.Epochs] : []);
+        auto.AddRange(IsAuto(h => h.BatchSize) ? [AutoSettings.BatchSize] : []);
+        auto.AddRange(IsAuto(h => h.LearningRateMultiplier) ? [AutoSettings.LearningRate] : []);
+        return auto;
+    }
 
     private static TrainingArguments Merge(CreateJobRequest request)
     {

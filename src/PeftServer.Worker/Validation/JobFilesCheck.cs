@@ -4,6 +4,7 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Training;
@@ -28,7 +29,7 @@ internal sealed partial class JobFilesCheck(
         {
             var job = await claims.LoadAsync(lease.JobId, interrupted.Token);
             var (reports, fault) = await InspectOrFailAsync(job, interrupted.Token);
-            await writer.WriteAsync(lease, transaction => Conclude(transaction, reports, fault), interrupted.Token);
+            await writer.WriteAsync(lease, transaction => Conclude(transaction, reports, fault, models.Find(job.BaseModel)), interrupted.Token);
             if (fault is null)
             {
                 alarms.EnqueueTraining();
@@ -44,7 +45,7 @@ internal sealed partial class JobFilesCheck(
         }
     }
 
-    private static void Conclude(JobTransaction transaction, IReadOnlyList<DatasetReport> reports, JobError? fault)
+    private static void Conclude(JobTransaction transaction, IReadOnlyList<DatasetReport> reports, JobError? fault, BaseModel? model)
     {
         foreach (var report in reports)
         {
@@ -55,6 +56,14 @@ internal sealed partial class JobFilesCheck(
         {
             transaction.Fail(fault);
             return;
+        }
+
+        var job = transaction.Job;
+        if (job.AutoSettings.Count > 0)
+        {
+            var (training, reasons) = AutoSettings.Pick(
+                job.AutoSettings, job.Training, reports[0].Summary, job.Method, job.Peft, PretrainedModel.Plan(model!.Folder, job.Method.Head).ParameterCount);
+            transaction.Resolve(training, reasons);
         }
 
         transaction.Queue();

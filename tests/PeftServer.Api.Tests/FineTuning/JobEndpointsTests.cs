@@ -92,6 +92,31 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
     }
 
     [Fact]
+    public async Task Create_Auto_IsShownUntilItIsPicked()
+    {
+        var id = await server.CreateJobAsync(""", "method": {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": "auto", "batch_size": 4, "learning_rate_multiplier": "auto"}}}""");
+
+        var (_, job) = await server.GetAsync($"{Jobs}/{id}");
+        job.GetProperty("hyperparameters").GetRawText().ShouldBe("""{"batch_size":4,"learning_rate_multiplier":"auto","n_epochs":"auto"}""");
+        (await server.Services.GetRequiredService<JobStore>().FindAsync("default", id, Token))!.AutoSettings.ShouldBe(["n_epochs", "learning_rate_multiplier"]);
+    }
+
+    [Fact]
+    public async Task PauseAndResume_ThroughTheApi_SayWhereTheJobStands()
+    {
+        var id = await server.CreateJobAsync();
+        var (early, fault) = await server.PostAsync($"{Jobs}/{id}/pause", "{}");
+        early.ShouldBe(HttpStatusCode.Conflict);
+        fault.GetProperty("error").GetProperty("code").GetString().ShouldBe("job_not_pausable");
+
+        await server.StartJobAsync(id);
+        (await server.PostAsync($"{Jobs}/{id}/pause", "{}")).Body.GetProperty("status").GetString().ShouldBe("running"); // until its worker has seen to it
+        (await server.PostAsync($"{Jobs}/{id}/resume", "{}")).Status.ShouldBe(HttpStatusCode.OK);
+        (await server.Services.GetRequiredService<JobStore>().FindAsync("default", id, Token))!.DesiredState.ShouldBeNull();
+        (await server.PostAsync($"{Jobs}/ftjob-none/resume", "{}")).Status.ShouldBe(HttpStatusCode.NotFound);
+    }
+
+    [Fact]
     public async Task Create_PeftAndTraining_AreStoredAsTheyAre()
     {
         var id = await server.CreateJobAsync(""", "peft": {"r": 16, "target_modules": ["q_proj"], "peft_type": "LORA"}, "training": {"lr_scheduler_type": "cosine", "max_steps": 5}""");
@@ -135,6 +160,9 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"learning_rate": 500}}""", "training.learning_rate", "between 0 and 100")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"lr_scheduler_type": "cosin"}}""", "training.lr_scheduler_type", "did you mean 'cosine'?")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "reinforcement"}}""", "method.type", "grpo")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"load_best_model_at_end": true}}""", "training.load_best_model_at_end", "validation_file")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"eval_strategy": "no", "early_stopping_patience": 2}}""", "training.eval_strategy", "early_stopping_patience")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"save_total_limit": 0}}""", "training.save_total_limit", "training.save_total_limit is 0")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "kto": {"beta": 0.2}}}""", "method.kto", "method.type is 'dpo'")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"beta": -1}}}""", "method.dpo.beta", "method.dpo.beta is -1")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"bta": 1}}}""", "method.dpo.bta", "Did you mean 'beta'?")]

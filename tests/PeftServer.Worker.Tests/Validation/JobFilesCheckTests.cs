@@ -99,6 +99,18 @@ public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<Te
     }
 
     [Fact]
+    public async Task Validate_AutoSettings_ArePickedAndTheReasonIsTold()
+    {
+        var (job, events) = await ValidateAsync(
+            string.Concat(Enumerable.Repeat($"{Good}\n", 150)), job => job.State is not JobState.ValidatingFiles, auto: [AutoSettings.Epochs, AutoSettings.BatchSize, AutoSettings.LearningRate]);
+
+        (job.Training.NumTrainEpochs, job.Training.PerDeviceTrainBatchSize, job.Training.LearningRate).ShouldBe((5, 2, 1e-3));
+        job.AutoSettings.ShouldBeEmpty();
+        events.ShouldContain(row => row.Message == "n_epochs is auto: 5, since the file has 150 rows");
+        events.ShouldContain(row => row.Message.StartsWith("learning_rate_multiplier is auto: 5, a learning_rate of 0.001, since the model is small"));
+    }
+
+    [Fact]
     public async Task Validate_AlarmLost_TheSweepRings()
     {
         var (job, _) = await ValidateAsync($"{Good}\n", job => job.State is not JobState.ValidatingFiles, ring: false);
@@ -107,7 +119,7 @@ public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<Te
     }
 
     private async Task<(FineTuningJob Job, IReadOnlyList<JobEvent> Events)> ValidateAsync(
-        string rows, Func<FineTuningJob, bool> reached, string baseModel = "tiny-llama", bool ring = true, TrainingMethod? method = null)
+        string rows, Func<FineTuningJob, bool> reached, string baseModel = "tiny-llama", bool ring = true, TrainingMethod? method = null, IReadOnlyList<string>? auto = null)
     {
         using var jobs = await TestJobs.OnAsync(database);
         using var worker = await database.StartHostAsync(builder => builder.AddPeftWorker(), TestJobs.WorkerSettings);
@@ -115,7 +127,9 @@ public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<Te
         var blob = await jobs.Get<IArtifactStore>().PutAsync(content, 1 << 20, Now);
         var file = await jobs.Get<FileStore>().AddAsync(
             new StoredFile { Filename = "train.jsonl", Purpose = "fine-tune", Bytes = blob.Bytes, Sha256 = blob.Sha256 }, Now);
-        var job = await jobs.Get<JobStore>().CreateAsync(TestDatabase.NewJob(file.Id, baseModel, method), Now);
+        var wanted = TestDatabase.NewJob(file.Id, baseModel, method);
+        wanted.AutoSettings = auto ?? [];
+        var job = await jobs.Get<JobStore>().CreateAsync(wanted, Now);
         if (ring)
         {
             jobs.Get<JobAlarms>().EnqueueValidation(job.Id);

@@ -144,6 +144,13 @@ namespace PeftServer.Core.Data.Migrations
                         .HasColumnType("integer")
                         .HasColumnName("attempt");
 
+                    b.Property<string>("AutoSettings")
+                        .IsRequired()
+                        .ValueGeneratedOnAdd()
+                        .HasColumnType("jsonb")
+                        .HasColumnName("auto_settings")
+                        .HasDefaultValueSql("'[]'::jsonb");
+
                     b.Property<string>("BaseModel")
                         .IsRequired()
                         .HasColumnType("text")

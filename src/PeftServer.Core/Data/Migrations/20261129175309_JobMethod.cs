@@ -1,4 +1,4 @@
-﻿using Microsoft.EntityFrameworkCore.Migrations;
+using Microsoft.EntityFrameworkCore.Migrations;
 
 #nullable disable
 
@@ -11,6 +11,13 @@ namespace PeftServer.Core.Data.Migrations
         protected override void Up(MigrationBuilder migrationBuilder)
         {
             migrationBuilder.AddColumn<string>(
+                name: "auto_settings",
+                table: "jobs",
+                type: "jsonb",
+                nullable: false,
+                defaultValueSql: "'[]'::jsonb");
+
+            migrationBuilder.AddColumn<string>(
                 name: "method",
                 table: "jobs",
                 type: "jsonb",
@@ -21,6 +28,10 @@ namespace PeftServer.Core.Data.Migrations
         /// <inheritdoc />
         protected override void Down(MigrationBuilder migrationBuilder)
         {
+            migrationBuilder.DropColumn(
+                name: "auto_settings",
+                table: "jobs");
+
             migrationBuilder.DropColumn(
                 name: "method",
                 table: "jobs");
