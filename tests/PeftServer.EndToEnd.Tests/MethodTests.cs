@@ -1,135 +1,104 @@
-using System.IO.Compression;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Cli.Client;
+using PeftServer.Engine.Adapters;
 
 namespace PeftServer.EndToEnd.Tests;
 
-/// <summary>Every method from the upload of its rows to the adapter, two steps each, on one server.</summary>
-public sealed class MethodTests : IDisposable
+/// <summary>Every registered method through the API: a job of two steps on the sample model, then an answer from what came out.</summary>
+public sealed class MethodTests(MethodTests.Server server) : IClassFixture<MethodTests.Server>
 {
-    /// <summary>Words, as a tokenizer of the reference models (96 tokens) that puts a token before and one after each text.</summary>
-    private const string Tokenizer = """
-        {
-          "version": "1.0", "added_tokens": [
-            {"id": 0, "content": "[PAD]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
-            {"id": 1, "content": "[SEP]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
-            {"id": 2, "content": "[CLS]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
-          ],
-          "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"},
-          "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-            "pair": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
-                     {"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
-            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}, "[SEP]": {"id": "[SEP]", "ids": [1], "tokens": ["[SEP]"]}}
-          },
-          "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[PAD]": 0, "[SEP]": 1, "[CLS]": 2, "[UNK]": 3, "where": 4, "is": 5, "it": 6, "in": 7, "rome": 8, "today": 9, "a": 10}}
-        }
-        """;
+    /// <summary>Settings that the sample model needs, where a method's defaults are for wide ones.</summary>
+    private static readonly Dictionary<string, string> Settings = new()
+    {
+        ["C3A"] = """{ "block_size": 64 }""",
+        ["CPT"] = """{ "cpt_token_ids": [5, 6, 7, 8], "cpt_tokens_type_mask": [1, 2, 3, 4] }""",
+        ["VBLORA"] = """{ "vector_length": 64 }""",
+    };
 
-    private static readonly (string Type, string Settings, string Model, string Row)[] Methods =
-    [
-        ("dpo", """{"beta": 0.2}""", "tiny-llama", """{"input": {"messages": [{"role": "user", "content": "N?"}]}, "preferred_output": [{"role": "assistant", "content": "yes"}], "non_preferred_output": [{"role": "assistant", "content": "no"}]}"""),
-        ("cpo", "{}", "tiny-llama", """{"prompt": "N: ", "chosen": "yes", "rejected": "no"}"""),
-        ("simpo", "{}", "tiny-llama", """{"prompt": "N: ", "chosen": "yes", "rejected": "no"}"""),
-        ("orpo", "{}", "tiny-llama", """{"prompt": "N: ", "chosen": "yes", "rejected": "no"}"""),
-        ("kto", "{}", "tiny-llama", """{"prompt": "N: ", "completion": "yes", "label": true}"""),
-        ("reward", """{"center_rewards_coefficient": 0.01}""", "tiny-llama", """{"prompt": "N: ", "chosen": "yes", "rejected": "no"}"""),
-        ("grpo", """{"num_generations": 2, "max_completion_length": 4, "grader": {"type": "text_similarity", "input": "{{ sample.output_text }}", "reference": "{{ item.answer }}", "evaluation_metric": "fuzzy_match"}}""",
-            "tiny-llama", """{"messages": [{"role": "user", "content": "N?"}], "answer": "the"}"""),
-        ("pretraining", "{}", "tiny-llama", """{"text": "All good things come to an end N."}"""),
-        ("supervised", """{"label_smoothing_factor": 0.1}""", "tiny-llama", """{"conversations": [{"from": "human", "value": "N?"}, {"from": "gpt", "value": "yes"}]}"""),
-        ("classification", "{}", "tiny-llama", """{"text": "good N", "label": "LABEL"}"""),
-        ("token_classification", "{}", "tiny-llama", """{"tokens": ["Rome", "is", "N"], "ner_tags": ["B-LOC", "O", "O"]}"""),
-        ("question_answering", "{}", "bert", """{"question": "where is it", "context": "it is in rome today", "answers": {"text": ["rome"], "answer_start": [9]}}"""),
-        ("seq2seq", "{}", "t5", """{"source": "it is a", "target": "is it"}"""),
-        ("embedding", "{}", "bert", """{"anchor": "where is it", "positive": "in rome", "negative": "a"}"""),
-    ];
-
-    private readonly Sandbox _sandbox = new();
+    public static TheoryData<string> Methods => [.. AdapterConfig.Types.Keys];
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    public void Dispose() => _sandbox.Dispose();
-
-    [Fact]
-    public async Task EveryMethod_FromRowsToAdapter_Works()
+    [Theory]
+    [MemberData(nameof(Methods))]
+    public async Task Method_ThroughTheApi_TrainsAndAnswers(string method)
     {
-        await using var up = await PeftServerProgram.UpAsync(_sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu", "--set", $"Models:Root={Models()}");
-        using var api = new ApiClient(up.Address("api"), apiKey: null);
-        var jobs = new List<(string Type, string Job)>();
-        foreach (var (type, settings, model, row) in Methods)
+        var model = await server.ModelOfAsync(method);
+
+        var answer = await server.Api.ChatAsync(model, JsonNode.Parse("""[{ "role": "user", "content": "Is this spam?" }]""")!, 3, Token);
+
+        model.ShouldStartWith("ft:tiny-llama:");
+        answer.ShouldNotBeNull();
+    }
+
+    /// <summary>One server, and one job for each method: all are sent at once, for the worker to take one after another.</summary>
+    public sealed class Server : IAsyncLifetime
+    {
+        private readonly Sandbox _sandbox = new();
+        private readonly Dictionary<string, string> _jobs = [];
+        private PeftServerProgram? _program;
+        private string? _file;
+
+        internal ApiClient Api { get; private set; } = null!;
+
+        public async ValueTask InitializeAsync()
         {
-            var rows = Enumerable.Range(0, 4).Select(i => row.Replace("N", $"{i}", StringComparison.Ordinal).Replace("LABEL", i % 2 == 0 ? "ham" : "spam", StringComparison.Ordinal));
-            var file = await api.UploadAsync(_sandbox.Write($"{type}.jsonl", string.Join('\n', rows)), Token);
-            jobs.Add((type, await api.CreateJobAsync(new JsonObject
+            _program = await PeftServerProgram.UpAsync(_sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu");
+            Api = new ApiClient(_program.Address("api"), apiKey: null);
+            var rows = Enumerable.Range(1, 4).Select(i =>
+                $$"""{"messages": [{"role": "user", "content": "{{i}} free prizes for you"}, {"role": "assistant", "content": "spam"}]}""");
+            _file = await Api.UploadAsync(_sandbox.Write("spam.jsonl", string.Join('\n', rows) + "\n"), Token);
+            foreach (var method in AdapterConfig.Types.Keys.Where(method => method != "XLORA").OrderByDescending(method => method == "LORA"))
             {
-                ["model"] = model,
-                ["training_file"] = file,
-                ["validation_file"] = file,
-                ["method"] = new JsonObject { ["type"] = type, [type] = JsonNode.Parse(settings) },
-                ["training"] = new JsonObject { ["max_steps"] = 2, ["per_device_train_batch_size"] = 2 },
-            }, Token)));
+                _jobs[method] = await StartAsync(method, JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject());
+            }
         }
 
-        foreach (var (type, job) in jobs)
+        /// <summary>The model that a method's job made; the job's error where it made none.</summary>
+        public async Task<string> ModelOfAsync(string method)
         {
-            var metrics = 0;
-            await foreach (var said in api.FollowAsync(job, Token))
+            if (method == "XLORA" && !_jobs.ContainsKey(method))
             {
-                metrics += said.Metric("train_loss") is null ? 0 : 1;
+                var expert = await ModelOfAsync("LORA"); // X-LoRA mixes adapters that are there
+                _jobs[method] = await StartAsync(method, new JsonObject { ["adapters"] = new JsonObject { ["0"] = expert, ["1"] = expert }, ["xlora_depth"] = 2 });
             }
 
-            var end = await api.GetJobAsync(job, Token);
-            end.GetProperty("status").GetString().ShouldBe("succeeded", $"{type}: {end}");
-            metrics.ShouldBe(2, type);
-            await CheckAdapterAsync(api, type, end);
+            while (true)
+            {
+                var job = await Api.GetJobAsync(_jobs[method], Token);
+                switch (job.GetProperty("status").GetString())
+                {
+                    case "succeeded":
+                        return job.GetProperty("fine_tuned_model").GetString()!;
+                    case "failed" or "cancelled":
+                        throw new InvalidOperationException($"{method}: {job.GetProperty("error").GetRawText()}");
+                }
+
+                await Task.Delay(100, Token);
+            }
         }
-    }
 
-    private static async Task CheckAdapterAsync(ApiClient api, string type, JsonElement job)
-    {
-        using var bytes = new MemoryStream();
-        await api.DownloadAdapterAsync(job.GetProperty("fine_tuned_model").GetString()!, bytes, Token);
-        await using var archive = new ZipArchive(bytes);
-        await using var config = await archive.GetEntry("adapter_config.json")!.OpenAsync(Token);
-        var task = (await JsonDocument.ParseAsync(config, default, Token)).RootElement.GetProperty("task_type").GetString();
-        task.ShouldBe(job.GetProperty("peft").GetProperty("task_type").GetString(), type);
-        (archive.GetEntry("labels.json") is not null).ShouldBe(type is "classification" or "token_classification", type);
-    }
-
-    /// <summary>The sample model, and two of the reference models with words.</summary>
-    private string Models()
-    {
-        var root = Directory.CreateDirectory(Path.Combine(Path.GetDirectoryName(_sandbox.Data)!, "models")).FullName;
-        Copy(Path.Combine(AppContext.BaseDirectory, "samples", "models", "tiny-llama"), Path.Combine(root, "tiny-llama"));
-        foreach (var name in new[] { "bert", "t5" })
+        public async ValueTask DisposeAsync()
         {
-            Copy(Path.Combine(Repository(), "tests", "Goldens", "models", name), Path.Combine(root, name));
-            File.WriteAllText(Path.Combine(root, name, "tokenizer.json"), Tokenizer);
+            Api?.Dispose();
+            if (_program is not null)
+            {
+                await _program.DisposeAsync();
+            }
+
+            _sandbox.Dispose();
         }
 
-        return root;
-    }
-
-    private static void Copy(string from, string to)
-    {
-        Directory.CreateDirectory(to);
-        foreach (var file in Directory.GetFiles(from))
+        private Task<string> StartAsync(string method, JsonObject settings)
         {
-            File.Copy(file, Path.Combine(to, Path.GetFileName(file)));
+            settings["peft_type"] = method;
+            return Api.CreateJobAsync(new JsonObject
+            {
+                ["model"] = "tiny-llama",
+                ["training_file"] = _file,
+                ["peft"] = settings,
+                ["training"] = new JsonObject { ["max_steps"] = 2, ["per_device_train_batch_size"] = 2 },
+            }, Token);
         }
-    }
-
-    private static string Repository()
-    {
-        var folder = new DirectoryInfo(AppContext.BaseDirectory);
-        while (!File.Exists(Path.Combine(folder.FullName, "PeftServer.sln")))
-        {
-            folder = folder.Parent ?? throw new DirectoryNotFoundException("PeftServer.sln is not above the tests.");
-        }
-
-        return folder.FullName;
     }
 }

@@ -65,7 +65,7 @@ public sealed record TrainingData(IReadOnlyList<TrainingRow> Rows, DataSummary S
         {
             if (row is ChatRow or TextRow or PlainTextRow or ChatCompletionRow or InstructionRow || (row is ClassRow && options is { AssistantOnlyLoss: false, CompletionOnlyLoss: false }))
             {
-                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode));
+                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode).Select(taken => taken with { Task = row.Task }));
                 return;
             }
 

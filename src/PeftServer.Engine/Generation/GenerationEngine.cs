@@ -108,7 +108,7 @@ public sealed class GenerationEngine : IDisposable
                 var adapter = sequence.Request.Adapter is { } reference
                     ? adapters.Get(reference, used => _running.Exists(other => other.Adapters.Contains(used)))
                     : null;
-                sequence.Start(model.LayerCount, adapter);
+                sequence.Start(model.LayerCount, model.MaxLength, adapter);
                 _running.Add(sequence);
             }
             catch (Exception e)

@@ -11,6 +11,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     private readonly Sampler _sampler = new(request.Sampling);
     private List<int> _pending = [.. request.Prompt];
     private int _generated;
+    private int _most = request.Sampling.MaxTokens;
 
     public GenerationRequest Request { get; } = request;
 
@@ -30,12 +31,33 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     /// <summary>Tokens to feed before the next one can be chosen.</summary>
     public int PendingCount => _pending.Count;
 
+    /// <summary>Rows of a prompt that go in before the first of them.</summary>
+    public int PromptRows { get; private set; }
+
     public bool IsPlainGreedy => Request.Sampling.IsPlainGreedy;
 
-    public void Start(int layers, Adapter? adapter)
+    /// <summary>
+    /// Readies the sequence for a model that takes <paramref name="maxLength"/> tokens, those that the adapter puts before it included. Throws
+    /// <see cref="NotSupportedException"/> when that leaves no room for an answer, and <see cref="AdapterException"/> for a task it does not know.
+    /// </summary>
+    public void Start(int layers, int maxLength, Adapter? adapter)
     {
+        var virtualTokens = adapter?.VirtualTokens ?? 0;
+        _most = Math.Min(_most, maxLength - virtualTokens - Request.Prompt.Count);
+        if (_most < 1)
+        {
+            throw new NotSupportedException(
+                $"The model takes {maxLength} tokens; {virtualTokens} virtual ones of the adapter and {Request.Prompt.Count} of the prompt leave no room for an answer.");
+        }
+
+        if (IKnowsTasks.Fault(adapter?.Config, Request.Task) is { } fault)
+        {
+            throw new AdapterException("task_id", fault);
+        }
+
         Cache = new KeyValueCache(layers);
         Adapters = adapter is null ? [] : [adapter];
+        PromptRows = adapter?.PromptRows ?? 0;
     }
 
     /// <summary>The next tokens to feed, <paramref name="most"/> at most.</summary>
@@ -45,6 +67,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     public void Fed(int count)
     {
         Cache!.Advance(count);
+        PromptRows = 0;
         _pending = count == _pending.Count ? [] : _pending.GetRange(count, _pending.Count - count);
     }
 
@@ -76,7 +99,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             return;
         }
 
-        if (_generated >= Request.Sampling.MaxTokens)
+        if (_generated >= _most)
         {
             Finish(new GeneratedToken(token.Id, FinishReason.Length, token.LogProbability, token.Top));
             return;

@@ -93,6 +93,7 @@ internal sealed class LlamaVariantModel : Decoder
     public readonly IReadOnlyList<VariantLayer> layers;
     public readonly Site? norm;
     public readonly Site? final_layernorm;
+    public readonly HiddenSite invertible_adapters;
     private readonly RotaryEmbedding _rotary;
     private readonly RotaryEmbedding? _localRotary;
     private readonly KeptScalar? _embeddingScale;
@@ -104,6 +105,7 @@ internal sealed class LlamaVariantModel : Decoder
         embed_tokens = new Embedding(config.VocabSize, variant.Hidden);
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new VariantLayer(variant, index))];
         (norm, final_layernorm) = variant.FinalLayernorm ? (null, variant.Norm(variant.Hidden)) : (variant.Norm(variant.Hidden), (Site?)null);
+        invertible_adapters = new HiddenSite(variant.Hidden);
         _rotary = variant.LocalRotary
             ? new RotaryEmbedding(config, variant.RotaryDim, "full_attention", theta: 1_000_000)
             : new RotaryEmbedding(config, variant.RotaryDim);
@@ -119,7 +121,7 @@ internal sealed class LlamaVariantModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
-        x = _embeddingScale is null ? x : x.mul(_embeddingScale);
+        x = invertible_adapters.Forward(_embeddingScale is null ? x : x.mul(_embeddingScale), batch);
         var angle = _rotary.At(batch.Positions, x.dtype);
         var local = _localRotary?.At(batch.Positions, x.dtype);
         for (var i = 0; i < layers.Count; i++)
@@ -139,6 +141,9 @@ internal sealed class VariantLayer : Module
     public readonly Site? post_attention_layernorm;
     public readonly Site? pre_feedforward_layernorm;
     public readonly Site? post_feedforward_layernorm;
+    public readonly ResidualSite attention_adapters;
+    public readonly ResidualSite output_adapters;
+    public readonly HiddenSite reft_layer;
     private readonly NormLayout _norms;
     private readonly KeptScalar? _residualScale;
 
@@ -152,6 +157,9 @@ internal sealed class VariantLayer : Module
         post_attention_layernorm = Norm(_norms is not NormLayout.Parallel);
         pre_feedforward_layernorm = Norm(_norms is NormLayout.Around);
         post_feedforward_layernorm = Norm(_norms is NormLayout.Around or NormLayout.Behind);
+        attention_adapters = new ResidualSite(Sublayer.SelfAttention, index);
+        output_adapters = new ResidualSite(Sublayer.FeedForward, index);
+        reft_layer = new HiddenSite(variant.Hidden, index);
         _residualScale = variant.ResidualScale == 1 ? null : new KeptScalar(variant.ResidualScale);
     }
 
@@ -162,11 +170,13 @@ internal sealed class VariantLayer : Module
         var attended = self_attn.Forward(normed, angle, batch);
         if (_norms is NormLayout.Parallel)
         {
-            return x.Plus(attended).Plus(mlp.Forward(normed, batch)).MoveToOuterDisposeScope();
+            x = attention_adapters.Add(attended, x, batch);
+            x = output_adapters.Add(mlp.Forward(normed, batch), x, batch);
+            return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
         }
 
         var behind = _norms is NormLayout.Around or NormLayout.Behind;
-        x = Add(x, behind ? post_attention_layernorm!.Forward(attended, batch) : attended);
+        x = attention_adapters.Add(Scaled(behind ? post_attention_layernorm!.Forward(attended, batch) : attended), x, batch);
         normed = _norms switch
         {
             NormLayout.Around => pre_feedforward_layernorm!.Forward(x, batch),
@@ -174,10 +184,11 @@ internal sealed class VariantLayer : Module
             _ => post_attention_layernorm!.Forward(x, batch),
         };
         var fed = mlp.Forward(normed, batch);
-        return Add(x, behind ? post_feedforward_layernorm!.Forward(fed, batch) : fed).MoveToOuterDisposeScope();
+        x = output_adapters.Add(Scaled(behind ? post_feedforward_layernorm!.Forward(fed, batch) : fed), x, batch);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 
-    private Tensor Add(Tensor x, Tensor y) => x.Plus(_residualScale is null ? y : y.mul(_residualScale));
+    private Tensor Scaled(Tensor y) => _residualScale is null ? y : y.mul(_residualScale);
 }
 
 internal sealed class VariantAttention : Module

@@ -52,7 +52,7 @@ public abstract class Site : Module
         call.Depth == 0 ? Frozen(x) : call.Parts[call.Depth - 1].Forward(x, call with { Depth = call.Depth - 1 });
 
     /// <summary>As <see cref="Forward"/>, for the adapters of one run; x is what that run has of the input.</summary>
-    private protected Tensor ForwardRun(Tensor x, ForwardBatch batch, AdapterRun run)
+    internal Tensor ForwardRun(Tensor x, ForwardBatch batch, AdapterRun run)
     {
         var parts = PartsOf(run);
         return parts.Count == 0 ? Frozen(x) : Next(x, new SiteCall(this, batch, run, parts, parts.Count));

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
@@ -9,7 +10,8 @@ namespace PeftServer.Engine.Training;
 /// One optimizer step over one window of micro-batches. Where a micro-batch does not fit into memory, it and all later ones are split and the step is done again:
 /// the window's weights do not depend on how it is cut, so the maths stays what it was.
 /// </summary>
-internal sealed class StepRunner(TrainingPlan plan, TrainingTask task, Optimizer optimizer, TrainingArguments arguments, EventLog events, TrainerControl control)
+internal sealed class StepRunner(
+    TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter, TrainingArguments arguments, EventLog events, TrainerControl control)
 {
     private int _rowsAtOnce = arguments.PerDeviceTrainBatchSize;
 
@@ -68,10 +70,14 @@ internal sealed class StepRunner(TrainingPlan plan, TrainingTask task, Optimizer
             return null;
         }
 
+        // What the method itself wants of its weights, once a step.
+        adapter.Regularization()?.backward();
+
         // Clip and step.
         var norm = optimizer.ClipGradients(arguments.MaxGradNorm);
         var learningRate = plan.LearningRateAt(step);
         optimizer.Step(learningRate);
+        adapter.AfterStep(step);
         task.AdapterChanged();
 
         var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step

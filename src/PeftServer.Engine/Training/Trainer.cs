@@ -1,4 +1,5 @@
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
@@ -33,7 +34,6 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var model = LoadModel(device, dtype, labels);
         using var adapter = CreateAdapter(model);
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
-        RequireDisk((_arguments.SaveTotalLimit ?? 1) + 2, optimizer, "before the run");
 
         var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control);
         using var task = tasks.Read(spec.TrainingFile, trains: true);
@@ -41,15 +41,17 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var board = _arguments.ReportTo is ReportTarget.Tensorboard ? new TensorBoardLog(runFolder, clock) : null;
 
         var plan = new TrainingPlan(task.Rows, _arguments);
-        var state = TrainingCheckpoint.Restore(runFolder, optimizer);
+        adapter.BeginTraining(plan.TotalSteps);
+        RequireDisk((_arguments.SaveTotalLimit ?? 1) + 2, optimizer, adapter, "before the run");
+        var state = TrainingCheckpoint.Restore(runFolder, optimizer, adapter);
         var progress = new TrainingProgress(plan, state.StepsDone, clock, state.Tokens);
         if (progress.StepsDone > 0)
         {
             events.Message($"Going on from the checkpoint after step {progress.StepsDone}.");
         }
 
-        var run = new RunState(progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer);
-        var steps = new StepRunner(plan, task, optimizer, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
+        var run = new RunState(progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer, adapter);
+        var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
         if (device.type is DeviceType.CUDA && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
             steps.TryLongest();
@@ -73,7 +75,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             var isBest = evaluated is not null && run.Best.Observe(evaluated, result.Step);
             if (isBest && _arguments.LoadBestModelAtEnd)
             {
-                TrainingCheckpoint.SaveBest(runFolder, optimizer);
+                TrainingCheckpoint.SaveBest(runFolder, optimizer, adapter);
             }
 
             if (step + 1 < plan.TotalSteps && SavesAfter(step, plan, isBest))
@@ -103,13 +105,13 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private void Save(RunState run)
     {
-        if (DiskSpace.Shortage(runFolder, TrainingCheckpoint.SizeOf(run.Optimizer), FreeDisk) is { } shortage)
+        if (DiskSpace.Shortage(runFolder, TrainingCheckpoint.SizeOf(run.Optimizer, run.Adapter), FreeDisk) is { } shortage)
         {
             events.Message($"No checkpoint after step {run.Progress.StepsDone}: {shortage}. Training goes on; free some space.", TrainingEventLevel.Warn);
             return;
         }
 
-        TrainingCheckpoint.Save(runFolder, run.State, run.Optimizer, _arguments.SaveTotalLimit ?? 1);
+        TrainingCheckpoint.Save(runFolder, run.State, run.Optimizer, run.Adapter, _arguments.SaveTotalLimit ?? 1);
         events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {run.Progress.StepsDone}.", data: ("step", run.Progress.StepsDone));
     }
 
@@ -150,13 +152,13 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             events.Message($"Stopped early after step {run.Progress.StepsDone}: {run.Best.EvaluationsWithoutGain} evaluations without a better {run.Best.Name}.");
         }
 
-        if (_arguments.LoadBestModelAtEnd && run.Best.Step != run.Progress.StepsDone && TrainingCheckpoint.RestoreBest(runFolder, run.Optimizer))
+        if (_arguments.LoadBestModelAtEnd && run.Best.Step != run.Progress.StepsDone && TrainingCheckpoint.RestoreBest(runFolder, run.Optimizer, adapter))
         {
             events.Message(FormattableString.Invariant($"Took the weights after step {run.Best.Step} back: {run.Best.Name} was {run.Best.Metric:G6} there."));
         }
 
         adapter.SetTraining(false);
-        RequireDisk(1, run.Optimizer, "for the adapter");
+        RequireDisk(1, run.Optimizer, adapter, "for the adapter");
         var folder = Path.Combine(runFolder, TrainingSpec.AdapterFolder);
         var temporary = folder + ".tmp";
         if (Directory.Exists(temporary))
@@ -164,7 +166,13 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             Directory.Delete(temporary, recursive: true);
         }
 
-        AdapterFile.Save(adapter, temporary, spec.ModelName);
+        var portable = adapter.Portable();
+        AdapterFile.Save(portable, temporary, spec.ModelName);
+        if (portable != adapter)
+        {
+            portable.Dispose();
+        }
+
         AdapterCompanions.Write(spec.Model, temporary, spec.Method.Type is TrainingMethodType.Reward ? null : labels);
         File.WriteAllBytes(
             Path.Combine(temporary, TrainingManifest.FileName), System.Text.Json.JsonSerializer.SerializeToUtf8Bytes(TrainingManifest.Of(spec), PeftJson.Indented));
@@ -197,9 +205,9 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         return TrainingOutcome.Paused;
     }
 
-    private void RequireDisk(int checkpoints, Optimizer optimizer, string when)
+    private void RequireDisk(int checkpoints, Optimizer optimizer, Adapter adapter, string when)
     {
-        if (DiskSpace.Shortage(runFolder, checkpoints * TrainingCheckpoint.SizeOf(optimizer), FreeDisk) is { } shortage)
+        if (DiskSpace.Shortage(runFolder, checkpoints * TrainingCheckpoint.SizeOf(optimizer, adapter), FreeDisk) is { } shortage)
         {
             throw new TrainingException($"There is too little disk space {when}: {shortage}. Free some, or lower save_total_limit.");
         }
@@ -242,7 +250,9 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     private Adapter CreateAdapter(PretrainedModel model)
     {
         var task = spec.Method.TaskType;
-        var adapter = (spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft).CreateAdapter(model);
+        var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
+        peft = peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : peft;
+        var adapter = peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
         var saved = adapter.Parts.Where(entry => entry.Part is TrainableCopy).Select(entry => entry.Site.Path).ToHashSet();
         if (model.Drawn.FirstOrDefault(weight => !saved.Contains(weight.Path[..weight.Path.LastIndexOf('.')])) is { } lost)
         {
@@ -262,6 +272,14 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         return adapter;
     }
 
+    /// <summary>An adapter that starts from what the model makes of the training file.</summary>
+    private Adapter Calibrated(AdapterConfig peft, PretrainedModel model)
+    {
+        var data = CalibrationRows.Read(spec, model as LanguageModel ?? throw new TrainingException("peft.init_lora_weights: a start from data needs a language model."));
+        events.Message($"Running up to {data.Batches.Sum(batch => batch.Count)} rows of {Path.GetFileName(spec.TrainingFile)} through the model to start the adapter.");
+        return peft.CreateCalibrated(model, data);
+    }
+
     private static TrainingException Diverged(StepResult result, string fault, TrainingPlan plan, TrainingTask task)
     {
         var lines = string.Join(", ", plan.Window(result.Step - 1).SelectMany(window => window).SelectMany(task.Lines).Distinct().Order().Take(20));
@@ -270,7 +288,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>What a run carries from step to step.</summary>
-    private sealed record RunState(TrainingProgress Progress, BestModel Best, LossWatch Watch, Optimizer Optimizer)
+    private sealed record RunState(TrainingProgress Progress, BestModel Best, LossWatch Watch, Optimizer Optimizer, Adapter Adapter)
     {
         public TrainingState State => new()
         {

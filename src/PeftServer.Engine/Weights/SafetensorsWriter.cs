@@ -16,7 +16,7 @@ public static class SafetensorsWriter
 
     /// <summary>
     /// Writes <paramref name="tensors"/> (on any device) to <paramref name="path"/>: to a temporary file beside it, flushed to
-    /// the disk, then renamed, so that a crash leaves the old file or the new one.
+    /// the disk, then renamed, so that a crash leaves the old file or the new one. Empty metadata is left out.
     /// </summary>
     public static void Write(string path, IReadOnlyDictionary<string, Tensor> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
@@ -61,13 +61,17 @@ public static class SafetensorsWriter
         using (var json = new Utf8JsonWriter(buffer, Compact))
         {
             json.WriteStartObject();
-            json.WriteStartObject("__metadata__");
-            foreach (var (key, value) in metadata)
+            if (metadata.Count > 0)
             {
-                json.WriteString(key, value);
+                json.WriteStartObject("__metadata__");
+                foreach (var (key, value) in metadata)
+                {
+                    json.WriteString(key, value);
+                }
+
+                json.WriteEndObject();
             }
 
-            json.WriteEndObject();
             var at = 0L;
             foreach (var (name, tensor, dtype) in order)
             {

@@ -40,8 +40,8 @@ internal static class RowFormats
             return null;
         }
 
-        var read = format.Read(row);
-        return row.IsGood && read is not null ? read with { Format = format.Format } : null;
+        var (read, task) = (format.Read(row), RowTask.Read(root, row.Fault));
+        return row.IsGood && read is not null ? read with { Format = format.Format, Task = task } : null;
     }
 
     /// <summary>The fields that tell a format, in words.</summary>

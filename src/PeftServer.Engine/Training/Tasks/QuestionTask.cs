@@ -29,7 +29,7 @@ internal sealed class QuestionTask(QuestionData data, ClassificationModel model,
         var (sum, correct) = (zeros([], device: model.Device), zeros([], device: model.Device));
         for (var i = 0; i < rows.Count; i++)
         {
-            var own = scores.narrow(0, batch.Starts[i], rows[i].Ids.Length).t(); // [2, tokens]
+            var own = scores.narrow(0, batch.Starts[i] + batch.PromptRows[i], rows[i].Ids.Length).t(); // [2, tokens]
             var (loss, right) = CrossEntropy.Of(own, tensor([(long)rows[i].Start, rows[i].End], device: model.Device));
             (sum, correct) = (sum.Plus(loss.Times(0.5)), correct.Plus(right.Times(0.5)));
             if (dropout is null)

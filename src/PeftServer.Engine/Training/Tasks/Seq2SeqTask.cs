@@ -17,8 +17,9 @@ internal sealed class Seq2SeqTask(IReadOnlyList<SequencePair> pairs, Seq2SeqLang
     protected override (Tensor Sum, Tensor Correct) Score(IReadOnlyList<SequencePair> rows, Generator? dropout)
     {
         using var source = model.Read([.. rows.Select(row => row.SourceIds)], [adapter], dropout);
-        using var batch = ForwardBatch.Packed([.. rows.Select(row => row.TargetIds.SkipLast(1).Prepend(model.StartToken).ToArray())], [adapter], model.Device, dropout, source);
-        var scores = model.Logits(model.Hidden(batch), batch); // [targets, vocabulary]
+        using var batch = ForwardBatch.Packed([.. rows.Select(row => row.TargetIds.SkipLast(1).Prepend(model.StartToken).ToArray())], [adapter], model.Device, dropout, source: source);
+        var places = batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.TargetIds.Length)).Select(place => (long)place)]);
+        var scores = model.Logits(model.Hidden(batch).index_select(0, tensor(places, device: model.Device)), batch); // [targets, vocabulary]
         return CrossEntropy.Of(scores, tensor(rows.SelectMany(row => row.TargetIds.Select(id => (long)id)).ToArray(), device: model.Device), settings.LabelSmoothingFactor);
     }
 }

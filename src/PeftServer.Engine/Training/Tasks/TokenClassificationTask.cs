@@ -24,7 +24,7 @@ internal sealed class TokenClassificationTask(
         using var batch = ForwardBatch.Packed([.. rows.Select(row => row.Ids)], [adapter], model.Device, dropout);
         var marks = rows.SelectMany(row => row.Labels).ToArray();
         var places = Enumerable.Range(0, marks.Length).Where(i => marks[i] != TaggedSequence.Ignored).ToArray();
-        var scores = model.Predict(batch).index_select(0, tensor(places.Select(place => (long)place).ToArray(), device: model.Device)); // [words, tags]
+        var scores = model.Predict(batch).index_select(0, tensor(batch.PlacesOf([.. places.Select(place => (long)place)]), device: model.Device)); // [words, tags]
         if (dropout is null)
         {
             Keep(rows, scores.argmax(-1).cpu().data<long>().ToArray());

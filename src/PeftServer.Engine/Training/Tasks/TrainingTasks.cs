@@ -11,7 +11,10 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
 {
     private readonly Tokenizer _tokenizer = Tokenizer.Load(spec.Model);
 
-    private int MaxLength => MethodData.MaxLength(spec.Training, MethodData.LengthOf(model));
+    /// <summary>Tokens of a row that are kept: virtual tokens before it take their part of what the model can.</summary>
+    private int MaxLength => MethodData.LengthOf(model) is var length && length - adapter.VirtualTokens > 1
+        ? MethodData.MaxLength(spec.Training, length - adapter.VirtualTokens)
+        : throw new TrainingException($"peft.num_virtual_tokens: {adapter.VirtualTokens} virtual tokens leave no room in the {length} that the model takes. Use fewer.");
 
     private CausalLanguageModel Causal => (CausalLanguageModel)model;
 
@@ -28,7 +31,7 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
         Account(path, data.Summary);
         return data.Rows switch
         {
-            TrainingData texts => Supervised(texts, spec.Method.Settings as SftSettings ?? Plain((PretrainingSettings)spec.Method.Settings), trains),
+            TrainingData texts => Supervised(path, texts, spec.Method.Settings as SftSettings ?? Plain((PretrainingSettings)spec.Method.Settings), trains),
             PreferenceData answers when spec.Method.Settings is KtoSettings settings =>
                 new JudgedTask([.. answers.Judged, .. PreferenceRow.ToJudged(answers.Pairs)], MaxLength, Causal, adapter, settings),
             PreferenceData answers when spec.Method.Settings is RewardSettings settings => new RewardTask(answers.Pairs, MaxLength, Reader, adapter, settings),
@@ -46,8 +49,19 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
 
     private static SftSettings Plain(PretrainingSettings settings) => new() { LabelSmoothingFactor = settings.LabelSmoothingFactor };
 
-    private SupervisedTask Supervised(TrainingData data, SftSettings settings, bool trains) =>
-        new(Packed(data), trains ? Step(settings) : new AutogradStep(Causal, adapter, settings), Causal, adapter, settings);
+    private SupervisedTask Supervised(string path, TrainingData data, SftSettings settings, bool trains)
+    {
+        CheckTasks(path, data.Rows);
+        return new SupervisedTask(Packed(data), trains ? Step(settings) : new AutogradStep(Causal, adapter, settings), Causal, adapter, settings);
+    }
+
+    private void CheckTasks(string path, IReadOnlyList<TrainingRow> rows)
+    {
+        if (spec.Peft is IKnowsTasks && rows.FirstOrDefault(row => IKnowsTasks.Fault(spec.Peft, row.Task) is not null) is { } wrong)
+        {
+            throw new TrainingException($"{Path.GetFileName(path)}, line {wrong.Line}, task_id: {IKnowsTasks.Fault(spec.Peft, wrong.Task)}");
+        }
+    }
 
     private ITrainingStep Step(SftSettings settings)
     {
