@@ -13,7 +13,7 @@ public static class MethodData
         MaxLength(arguments, LengthOf(PretrainedModel.Plan(modelFolder, method.Head)));
 
     /// <summary>Tokens that a sequence of <paramref name="model"/> may have.</summary>
-    internal static int LengthOf(PretrainedModel model) => model is LanguageModel writer ? writer.MaxLength : ((ClassificationModel)model).MaxLength;
+    public static int LengthOf(PretrainedModel model) => model is LanguageModel writer ? writer.MaxLength : ((ClassificationModel)model).MaxLength;
 
     /// <summary>Tokens that a row may have, for a model that takes <paramref name="modelMaxLength"/>.</summary>
     public static int MaxLength(TrainingArguments arguments, int modelMaxLength) => Math.Min(arguments.MaxLength ?? int.MaxValue, modelMaxLength);

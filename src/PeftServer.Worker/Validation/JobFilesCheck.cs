@@ -4,6 +4,7 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
@@ -94,7 +95,15 @@ internal sealed partial class JobFilesCheck(
         try
         {
             var tokenizer = Tokenizer.Load(model.Folder);
-            var maxLength = MethodData.MaxLength(job.Training, model.Folder, job.Method);
+            var positions = MethodData.LengthOf(PretrainedModel.Plan(model.Folder, job.Method.Head));
+            var virtualTokens = (job.Peft as PromptConfig)?.NumVirtualTokens ?? 0;
+            if (virtualTokens >= positions - 1)
+            {
+                return ([], new JobError(
+                    "invalid_value", $"{virtualTokens} virtual tokens leave no room in the {positions} that '{job.BaseModel}' takes. Use fewer.", "peft.num_virtual_tokens"));
+            }
+
+            var maxLength = MethodData.MaxLength(job.Training, positions - virtualTokens);
             var labels = await LabelsAsync(job, cancellationToken);
             if (labels is { Count: < 2 } && job.Method.Type is not TrainingMethodType.Reward)
             {
