@@ -51,11 +51,24 @@ public abstract class PretrainedModel : Module, IDisposable
     /// </summary>
     public static PretrainedModel Plan(PretrainedConfig config, ModelHead? head = null)
     {
-        var model = ModelCatalog.Create(config, head);
+        config.RefuseSizes();
+        var model = Create(config, head);
         model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
         config.RefuseUnread();
         model.Name();
         return model;
+    }
+
+    private static PretrainedModel Create(PretrainedConfig config, ModelHead? head)
+    {
+        try
+        {
+            return ModelCatalog.Create(config, head);
+        }
+        catch (Exception e) when (e is ArithmeticException or ArgumentException or IndexOutOfRangeException)
+        {
+            throw new CheckpointException($"config.json: its sizes do not fit together: {e.Message}", e);
+        }
     }
 
     /// <summary>
