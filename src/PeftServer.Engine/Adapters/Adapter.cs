@@ -74,6 +74,9 @@ public abstract class Adapter : IDisposable
     public string TrainableSummary => FormattableString.Invariant(
         $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
 
+    /// <summary>Writes <see cref="TrainableSummary"/>, to the console where no writer is given.</summary>
+    public void PrintTrainableParameters(TextWriter? writer = null) => (writer ?? Console.Out).WriteLine(TrainableSummary);
+
     /// <summary>Rows that this adapter puts before the embeddings of every sequence.</summary>
     public virtual int PromptRows => 0;
 

@@ -1,10 +1,11 @@
+using PeftServer.Engine.Hub;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
 
 /// <summary>
-/// A frozen base model. <see cref="Plan(string)"/> makes it as shapes alone, without libtorch: paths, sites, counts. <see cref="Load"/>
+/// A frozen base model. <see cref="Plan(string, ModelHead?)"/> makes it as shapes alone, without libtorch: paths, sites, counts. <see cref="Load"/>
 /// fills the same object with tensors.
 /// </summary>
 public abstract class PretrainedModel : Module, IDisposable
@@ -63,11 +64,24 @@ public abstract class PretrainedModel : Module, IDisposable
     /// </summary>
     public static PretrainedModel Plan(PretrainedConfig config, ModelHead? head = null)
     {
-        var model = ModelCatalog.Create(config, head);
+        config.RefuseSizes();
+        var model = Create(config, head);
         model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
         config.RefuseUnread();
         model.Name();
         return model;
+    }
+
+    private static PretrainedModel Create(PretrainedConfig config, ModelHead? head)
+    {
+        try
+        {
+            return ModelCatalog.Create(config, head);
+        }
+        catch (Exception e) when (e is ArithmeticException or ArgumentException or IndexOutOfRangeException)
+        {
+            throw new CheckpointException($"config.json: its sizes do not fit together: {e.Message}", e);
+        }
     }
 
     /// <summary>
@@ -95,6 +109,32 @@ public abstract class PretrainedModel : Module, IDisposable
             model.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// Loads a model by its folder, its GGUF file or its id on the Hugging Face Hub (<c>owner/name</c>, <c>owner/name@revision</c>),
+    /// which is fetched into the usual cache first: in three lines from a name to numbers. Throws as <see cref="Load"/> does, and
+    /// <see cref="HubException"/>.
+    /// </summary>
+    /// <example><code>
+    /// using var model = await PretrainedModel.LoadAsync("HuggingFaceTB/SmolLM2-135M", CPU, ScalarType.Float32);
+    /// using var adapter = new LoraConfig { R = 8 }.CreateAdapter(model);
+    /// adapter.PrintTrainableParameters();
+    /// </code></example>
+    public static async Task<PretrainedModel> LoadAsync(
+        string folderOrId, Device device, ScalarType dtype, ModelHead? head = null, CancellationToken cancellationToken = default)
+    {
+        var folder = folderOrId;
+        if (!Directory.Exists(folder) && !File.Exists(folder))
+        {
+            using var hub = new HubClient(HubOptions.FromEnvironment());
+            folder = HubModelId.TryParse(folderOrId, out var id)
+                ? await hub.DownloadAsync(id, cancellationToken: cancellationToken)
+                : throw new CheckpointException($"'{folderOrId}' is neither a folder nor the id of a model on the Hub (owner/name).");
+        }
+
+        // Grad mode and scopes belong to a thread: all of the loading stays on one.
+        return await Task.Run(() => Load(folder, device, dtype, head), cancellationToken);
     }
 
     /// <summary>What the model wants of a checkpoint.</summary>

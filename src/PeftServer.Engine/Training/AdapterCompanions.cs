@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Weights.Gguf;
 
 namespace PeftServer.Engine.Training;
 
@@ -10,10 +11,14 @@ namespace PeftServer.Engine.Training;
 public static class AdapterCompanions
 {
     private const string TemplateName = "chat_template.jinja";
+
     /// <summary>Names of the classes, by their number: what <c>id2label</c> of a config.json would say. PEFT's files have no place for them.</summary>
     public const string LabelsName = "labels.json";
 
     private const string GenerationName = "generation_config.json";
+
+    /// <summary>End of a text, and end of a turn where that is another token.</summary>
+    private static readonly string[] EndKeys = ["eos", "eot"];
 
     /// <summary>Writes the companions of an adapter trained on the model in <paramref name="modelFolder"/>, for <paramref name="labels"/> where it classifies.</summary>
     public static void Write(string modelFolder, string adapterFolder, IReadOnlyList<string>? labels = null)
@@ -28,6 +33,10 @@ public static class AdapterCompanions
         {
             File.Copy(template, Path.Combine(adapterFolder, TemplateName));
         }
+        else if (Gguf(modelFolder)?.GetValueOrDefault("tokenizer.chat_template") is string text)
+        {
+            File.WriteAllText(Path.Combine(adapterFolder, TemplateName), text);
+        }
 
         var stops = StopTokens(modelFolder);
         if (stops.Count > 0)
@@ -38,7 +47,7 @@ public static class AdapterCompanions
     }
 
     /// <summary>
-    /// The tokens that end a turn: what <c>generation_config.json</c>, <c>config.json</c> and the tokenizer of a folder say, together.
+    /// The tokens that end a turn: what <c>generation_config.json</c>, <c>config.json</c> and the metadata of a GGUF file say, together.
     /// </summary>
     public static IReadOnlySet<int> StopTokens(string folder)
     {
@@ -52,6 +61,23 @@ public static class AdapterCompanions
             }
         }
 
+        if (Gguf(folder) is { } metadata)
+        {
+            stops.UnionWith(EndKeys.Select(key => metadata.GetValueOrDefault($"tokenizer.ggml.{key}_token_id")).OfType<long>().Select(id => (int)id));
+        }
+
         return stops;
+    }
+
+    /// <summary>The metadata of the GGUF file that a path means; null where it means none.</summary>
+    private static Dictionary<string, object>? Gguf(string path)
+    {
+        if (GgufFile.Find(path) is not { } found)
+        {
+            return null;
+        }
+
+        using var file = GgufFile.Open(found);
+        return file.Metadata;
     }
 }
