@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Weights;
@@ -105,6 +106,14 @@ public sealed class PretrainedConfig
     public IReadOnlyList<string> TextsOrParts(string name, char between) =>
         Field(name) is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
 
+    /// <summary>The same with other classes: their names by their number, as <c>id2label</c> has them.</summary>
+    public PretrainedConfig WithLabels(IReadOnlyList<string> labels)
+    {
+        var fields = _fields.DeepClone().AsObject();
+        fields["id2label"] = new JsonObject(labels.Select((label, id) => KeyValuePair.Create(id.ToString(CultureInfo.InvariantCulture), (JsonNode?)label)));
+        return new PretrainedConfig(fields);
+    }
+
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => Field("id2label") is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);
 
@@ -143,21 +152,31 @@ public sealed class PretrainedConfig
         }
     }
 
-    /// <summary>
-    /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
-    /// the one that was trained.
-    /// </summary>
-    internal void RefuseUnread()
+    /// <summary>Throws when a size is none, before anything of that size is made.</summary>
+    internal void RefuseSizes()
     {
         foreach (var (name, value) in _fields)
         {
-            if (_sections.TryGetValue(name, out var section))
+            var limit = name switch
             {
-                section.RefuseUnread();
+                "num_hidden_layers" or "n_layer" or "n_layers" or "num_layers" or "num_decoder_layers" or "encoder_layers" or "decoder_layers" => 10_000,
+                "num_attention_heads" or "num_key_value_heads" or "n_head" or "n_heads" or "num_heads" or "encoder_attention_heads" or "decoder_attention_heads" or "num_kv_heads" => 65_536,
+                "hidden_size" or "d_model" or "dim" or "n_embd" or "n_embed" or "head_dim" or "d_kv" or "embedding_size" or "attention_head_size" => 1 << 20,
+                "intermediate_size" or "d_ff" or "hidden_dim" or "ffn_dim" or "encoder_ffn_dim" or "decoder_ffn_dim" or "moe_intermediate_size" => 1 << 24,
+                "vocab_size" or "max_position_embeddings" or "n_positions" or "seq_length" => 1 << 28,
+                _ => 0,
+            };
+            if (limit > 0 && value is JsonValue number && (!number.TryGetValue<long>(out var size) || size < 1 || size > limit))
+            {
+                throw new CheckpointException($"config.json: {name} is {Short(value)}, but must be a whole number from 1 to {limit}.");
             }
-            else if (!_read.Contains(name) && !UnreadFields.MayIgnore(name, value, isNested: _path.Length > 0))
+        }
+
+        foreach (var name in (string[])["num_local_experts", "num_experts", "relative_attention_num_buckets", "position_buckets", "type_vocab_size", "max_relative_positions"])
+        {
+            if (_fields[name] is JsonValue number && (!number.TryGetValue<long>(out var size) || size < -1 || size > 1 << 16))
             {
-                throw new CheckpointException($"config.json: {_path}{name} = {Short(value!)} is not supported; this model would be computed without it.");
+                throw new CheckpointException($"config.json: {name} is {Short(number)}, but must be a whole number up to {1 << 16}.");
             }
         }
     }
@@ -183,6 +202,25 @@ public sealed class PretrainedConfig
         }
 
         return new PretrainedConfig(fields);
+    }
+
+    /// <summary>
+    /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
+    /// the one that was trained.
+    /// </summary>
+    internal void RefuseUnread()
+    {
+        foreach (var (name, value) in _fields)
+        {
+            if (_sections.TryGetValue(name, out var section))
+            {
+                section.RefuseUnread();
+            }
+            else if (!_read.Contains(name) && !UnreadFields.MayIgnore(name, value, isNested: _path.Length > 0))
+            {
+                throw new CheckpointException($"config.json: {_path}{name} = {Short(value!)} is not supported; this model would be computed without it.");
+            }
+        }
     }
 
     internal CheckpointException Unsupported(string name, object value) =>

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
