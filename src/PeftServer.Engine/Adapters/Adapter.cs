@@ -68,11 +68,11 @@ public abstract class Adapter : IDisposable
     /// <summary>Rows that this adapter puts before the embeddings of every sequence.</summary>
     public virtual int PromptRows => 0;
 
-    /// <summary>Whether those rows count as positions, so that a sequence's own tokens come after them.</summary>
-    public virtual bool PromptTakesPositions => true;
-
     /// <summary>Positions that this adapter takes up before every sequence, with rows or with keys and values.</summary>
     public virtual int VirtualTokens => PromptRows;
+
+    /// <summary>Whether those rows count as positions, so that a sequence's own tokens come after them.</summary>
+    public virtual bool PromptTakesPositions => true;
 
     /// <summary>Tokens among those rows that supervised training learns in every sequence, as it does the sequence's own.</summary>
     public virtual IReadOnlyList<PromptTarget> PromptTargets => [];

@@ -35,6 +35,11 @@ public static class AdapterFile
         adapter.SaveBeside(folder, baseModelName);
     }
 
+    /// <summary>
+    /// Bytes of the weights' file, whether the adapter has tensors or shapes alone. (Whole numbers, which SHiRA has, take four bytes too.)
+    /// </summary>
+    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOfFloats(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape)));
+
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)
     {

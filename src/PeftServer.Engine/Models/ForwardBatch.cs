@@ -10,9 +10,9 @@ public sealed class ForwardBatch : IDisposable
 {
     private readonly IReadOnlyList<AttentionPrefix> _prefixes;
     private readonly Dictionary<object, Tensor> _made = [];
+    private IReadOnlyList<CachedSequence>? _cached;
     private IReadOnlyList<int> _pasts = [];
     private Tensor? _tokenTypes;
-    private IReadOnlyList<CachedSequence>? _cached;
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -70,7 +70,7 @@ public sealed class ForwardBatch : IDisposable
         IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null,
         EncodedSource? source = null, IReadOnlyList<int[]>? tokenTypes = null, bool encodes = false)
     {
-        var (ids, positions, starts, prompt, prefixes) = Laid(sequences, adapters, device, encodes);
+        var (ids, positions, starts, prompt, prefixes) = Laid(sequences, adapters, device, encodes, takesPrompts: source is null);
         return new ForwardBatch(
             ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes.Count == 0 ? null : _ => prefixes), [.. sequences.Select(_ => prompt)], prefixes)
         {
@@ -145,9 +145,9 @@ public sealed class ForwardBatch : IDisposable
     }
 
     private static (Tensor Ids, Tensor Positions, int[] Starts, int Prompt, List<AttentionPrefix> Prefixes) Laid(
-        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, bool encodes = false)
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, bool encodes = false, bool takesPrompts = true)
     {
-        var prompt = adapters.Sum(adapter => adapter.PromptRows);
+        var prompt = takesPrompts ? adapters.Sum(adapter => adapter.PromptRows) : 0; // with an encoder they are its text's
         var prefixes = adapters.Select(adapter => encodes ? adapter.CreateEncoderPrefix() : adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
         var first = FirstPosition(adapters, prefixes);
         var starts = new int[sequences.Count + 1];
@@ -183,7 +183,7 @@ public sealed class ForwardBatch : IDisposable
         for (var i = 0; i < sequences.Count; i++)
         {
             var (tokens, cache, adapters) = (sequences[i].Tokens, sequences[i].Cache, sequences[i].Adapters);
-            Begin(cache, adapters);
+            Begin(cache, adapters, takesPrompts: sequences[i].Source is null);
             prompts[i] = cache.PromptRows;
             var count = prompts[i] + tokens.Count;
             ids.AddRange(Enumerable.Repeat(0L, prompts[i]).Concat(tokens.Select(token => (long)token)));
@@ -206,9 +206,9 @@ public sealed class ForwardBatch : IDisposable
         return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts, [.. anew.SelectMany(prefixes => prefixes)])
         {
             Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
-            _pasts = [.. sequences.Select(sequence => sequence.Cache.Length)],
             Tasks = sequences.Any(sequence => sequence.Task != 0) ? [.. sequences.Select(sequence => sequence.Task)] : [],
             _cached = sequences,
+            _pasts = [.. sequences.Select(sequence => sequence.Cache.Length)],
         };
     }
 
@@ -311,12 +311,12 @@ public sealed class ForwardBatch : IDisposable
     private static int FirstPosition(IReadOnlyList<Adapter> adapters, List<AttentionPrefix> prefixes) =>
         prefixes.Sum(prefix => prefix.Positions) - adapters.Where(adapter => !adapter.PromptTakesPositions).Sum(adapter => adapter.PromptRows);
 
-    private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters)
+    private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters, bool takesPrompts)
     {
         if (!cache.HasBegun)
         {
             var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
-            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), FirstPosition(adapters, prefixes), [.. prefixes.Where(prefix => prefix.IsKept)]);
+            cache.Begin(takesPrompts ? adapters.Sum(adapter => adapter.PromptRows) : 0, FirstPosition(adapters, prefixes), [.. prefixes.Where(prefix => prefix.IsKept)]);
             prefixes.ForEach(prefix => prefix.Dispose());
         }
     }
@@ -330,11 +330,13 @@ public sealed class ForwardBatch : IDisposable
 /// <param name="Past">Rows of it that went through the model before.</param>
 internal readonly record struct SequenceSpan(int Index, int Start, int Count, int PromptRows, int Past);
 
-/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
+/// <summary>
+/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
+/// text.
+/// </summary>
 /// <param name="Tokens">What to feed.</param>
 /// <param name="Cache">Keys and values so far.</param>
 /// <param name="Adapters">What the sequence uses.</param>
-/// <param name="Source">In an encoder-decoder the encoded text.</param>
+/// <param name="Source">The encoded text.</param>
 /// <param name="Task">The task it is of, for adapters that know several.</param>
-public sealed record CachedSequence(
-    IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);
+public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);

@@ -19,8 +19,9 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>The folder it was loaded from, its tokenizer's too; null where it was not.</summary>
     public string? Folder { get; private set; }
 
-    /// <summary>The embedding of its vocabulary; null where it has none.</summary>
-    public Embedding? TokenEmbedding => Sites().OfType<Embedding>().FirstOrDefault(embedding => embedding.Count == Config.VocabSize);
+    /// <summary>The embedding of its vocabulary, the encoder's where it has several; null where it has none.</summary>
+    public Embedding? TokenEmbedding => Sites().OfType<Embedding>().Where(embedding => embedding.Count == Config.VocabSize)
+        .OrderByDescending(embedding => embedding.Path.Contains("encoder.", StringComparison.Ordinal)).FirstOrDefault();
 
     /// <summary>Where the weights are. Throws for a model that is shapes alone.</summary>
     public Device Device => Weights().First().Value.device;
