@@ -10,6 +10,7 @@ Command[] commands =
     TrainCommand.Create(),
     GenerateCommand.Create(),
     ExportCommand.Create(),
+    PullCommand.Create(),
     BenchCommand.Create(),
     MigrateCommand.Create(),
     ApiCommand.Create(),

@@ -62,6 +62,9 @@ public abstract class Adapter : IDisposable
     public string TrainableSummary => FormattableString.Invariant(
         $"trainable params: {TrainableCount:N0} || all params: {TotalCount:N0} || trainable%: {100.0 * TrainableCount / TotalCount:F4}");
 
+    /// <summary>Writes <see cref="TrainableSummary"/>, to the console where no writer is given.</summary>
+    public void PrintTrainableParameters(TextWriter? writer = null) => (writer ?? Console.Out).WriteLine(TrainableSummary);
+
     /// <summary>Rows that this adapter puts before the embeddings of every sequence.</summary>
     public virtual int PromptRows => 0;
 
@@ -131,6 +134,12 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>The parts that merging folds into the weights.</summary>
+    protected virtual IEnumerable<(Site Site, SiteAdapter Part)> MergeableParts => _parts;
+
+    /// <summary>What goes with this adapter when it is disposed of.</summary>
+    protected virtual IEnumerable<Weight> Owned => State.Concat(SharedTraining).Select(entry => entry.Weight);
+
     /// <summary>Computes <see cref="SharedDerived"/>.</summary>
     protected virtual void PrepareShared()
     {
@@ -166,8 +175,9 @@ public abstract class Adapter : IDisposable
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
-        _parts.ForEach(entry => RefuseTied(entry.Site));
-        var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
+        var mergeable = MergeableParts.ToList();
+        mergeable.ForEach(entry => RefuseTied(entry.Site));
+        var merged = mergeable.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
             Bias: parts.Aggregate(parts.Key.Bias?.Value, (bias, entry) => entry.Part.MergeBias(parts.Key, bias)))).ToList();
@@ -195,7 +205,7 @@ public abstract class Adapter : IDisposable
     public virtual void Dispose()
     {
         Detach();
-        foreach (var (_, weight) in State.Concat(SharedTraining))
+        foreach (var weight in Owned)
         {
             weight.Unload();
         }

@@ -186,7 +186,7 @@ public static class AdapterFile
         }
     }
 
-    private static bool IsNeutral(JsonNode? value) => value switch
+    internal static bool IsNeutral(JsonNode? value) => value switch
     {
         null => true,
         JsonArray list => list.Count == 0,

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Weights;
+using PeftServer.Engine.Weights.Gguf;
 
 namespace PeftServer.Engine.Models;
 
@@ -28,9 +29,15 @@ public sealed class PretrainedConfig
     /// <summary>Type of the saved weights; <c>dtype</c> and the older <c>torch_dtype</c> say the same.</summary>
     public string? Dtype => Text("dtype", null!) ?? Text("torch_dtype", null!);
 
-    /// <summary>Reads <c>config.json</c> of <paramref name="folder"/>.</summary>
+    /// <summary>Reads <c>config.json</c> of <paramref name="folder"/>, or what the metadata of a GGUF file says in its stead.</summary>
     public static PretrainedConfig Read(string folder)
     {
+        if (GgufFile.Find(folder) is { } gguf)
+        {
+            using var file = GgufFile.Open(gguf);
+            return Parse(GgufConfig.Read(file).Json);
+        }
+
         var path = System.IO.Path.Combine(folder, "config.json");
         try
         {

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Hub;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
@@ -85,6 +86,32 @@ public abstract class PretrainedModel : Module, IDisposable
             model.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// Loads a model by its folder, its GGUF file or its id on the Hugging Face Hub (<c>owner/name</c>, <c>owner/name@revision</c>),
+    /// which is fetched into the usual cache first: in three lines from a name to numbers. Throws as <see cref="Load"/> does, and
+    /// <see cref="HubException"/>.
+    /// </summary>
+    /// <example><code>
+    /// using var model = await PretrainedModel.LoadAsync("HuggingFaceTB/SmolLM2-135M", CPU, ScalarType.Float32);
+    /// using var adapter = new LoraConfig { R = 8 }.CreateAdapter(model);
+    /// adapter.PrintTrainableParameters();
+    /// </code></example>
+    public static async Task<PretrainedModel> LoadAsync(
+        string folderOrId, Device device, ScalarType dtype, ModelHead? head = null, CancellationToken cancellationToken = default)
+    {
+        var folder = folderOrId;
+        if (!Directory.Exists(folder) && !File.Exists(folder))
+        {
+            using var hub = new HubClient(HubOptions.FromEnvironment());
+            folder = HubModelId.TryParse(folderOrId, out var id)
+                ? await hub.DownloadAsync(id, cancellationToken: cancellationToken)
+                : throw new CheckpointException($"'{folderOrId}' is neither a folder nor the id of a model on the Hub (owner/name).");
+        }
+
+        // Grad mode and scopes belong to a thread: all of the loading stays on one.
+        return await Task.Run(() => Load(folder, device, dtype, head), cancellationToken);
     }
 
     /// <summary>What the model wants of a checkpoint.</summary>

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Tokenizers.Legacy;
+using PeftServer.Engine.Weights.Gguf;
 
 namespace PeftServer.Engine.Tokenizers;
 
@@ -9,6 +10,11 @@ internal static class TokenizerFolder
 {
     public static Tokenizer Load(string folder)
     {
+        if (GgufFile.Find(folder) is { } gguf && !File.Exists(Path.Combine(folder, "tokenizer.json")))
+        {
+            return GgufTokenizer.Load(gguf);
+        }
+
         if (!Directory.Exists(folder))
         {
             throw new TokenizerException($"There is no folder {folder}. A tokenizer is loaded from the folder of its model.");

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Weights.Gguf;
 
 namespace PeftServer.Engine.Training;
 
@@ -11,6 +12,9 @@ public static class AdapterCompanions
     private const string TemplateName = "chat_template.jinja";
     private const string GenerationName = "generation_config.json";
 
+    /// <summary>End of a text, and end of a turn where that is another token.</summary>
+    private static readonly string[] EndKeys = ["eos", "eot"];
+
     /// <summary>Writes the companions of an adapter trained on the model in <paramref name="modelFolder"/>.</summary>
     public static void Write(string modelFolder, string adapterFolder)
     {
@@ -18,6 +22,10 @@ public static class AdapterCompanions
         if (File.Exists(template))
         {
             File.Copy(template, Path.Combine(adapterFolder, TemplateName));
+        }
+        else if (Gguf(modelFolder)?.GetValueOrDefault("tokenizer.chat_template") is string text)
+        {
+            File.WriteAllText(Path.Combine(adapterFolder, TemplateName), text);
         }
 
         var stops = StopTokens(modelFolder);
@@ -29,7 +37,7 @@ public static class AdapterCompanions
     }
 
     /// <summary>
-    /// The tokens that end a turn: what <c>generation_config.json</c>, <c>config.json</c> and the tokenizer of a folder say, together.
+    /// The tokens that end a turn: what <c>generation_config.json</c>, <c>config.json</c> and the metadata of a GGUF file say, together.
     /// </summary>
     public static IReadOnlySet<int> StopTokens(string folder)
     {
@@ -43,6 +51,23 @@ public static class AdapterCompanions
             }
         }
 
+        if (Gguf(folder) is { } metadata)
+        {
+            stops.UnionWith(EndKeys.Select(key => metadata.GetValueOrDefault($"tokenizer.ggml.{key}_token_id")).OfType<long>().Select(id => (int)id));
+        }
+
         return stops;
+    }
+
+    /// <summary>The metadata of the GGUF file that a path means; null where it means none.</summary>
+    private static Dictionary<string, object>? Gguf(string path)
+    {
+        if (GgufFile.Find(path) is not { } found)
+        {
+            return null;
+        }
+
+        using var file = GgufFile.Open(found);
+        return file.Metadata;
     }
 }

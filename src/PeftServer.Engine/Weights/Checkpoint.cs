@@ -1,3 +1,5 @@
+using PeftServer.Engine.Weights.Gguf;
+
 namespace PeftServer.Engine.Weights;
 
 /// <summary>The tensors of a model by their names, whatever files hold them.</summary>
@@ -12,8 +14,14 @@ public abstract class Checkpoint : IDisposable
     /// <summary>The tensor <paramref name="name"/> on the CPU; a view of the file where that is possible.</summary>
     public abstract Tensor Tensor(string name);
 
-    /// <summary>Opens the checkpoint in <paramref name="folder"/>. Throws <see cref="CheckpointException"/>.</summary>
-    public static Checkpoint Open(string folder) => SafetensorsCheckpoint.Open(folder);
+    /// <summary>
+    /// Opens the checkpoint in <paramref name="folder"/>: safetensors, else a GGUF file (which may be named itself), else PyTorch's
+    /// <c>.bin</c> files. Throws <see cref="CheckpointException"/>.
+    /// </summary>
+    public static Checkpoint Open(string folder) =>
+        GgufFile.Find(folder) is { } gguf ? GgufCheckpoint.OpenFile(gguf)
+        : !SafetensorsCheckpoint.IsIn(folder) && PickleCheckpoint.IsIn(folder) ? PickleCheckpoint.Open(folder)
+        : SafetensorsCheckpoint.Open(folder);
 
     /// <summary>
     /// Gives the weights of <paramref name="plan"/> their tensors on <paramref name="device"/>, as <paramref name="dtype"/> where

@@ -71,19 +71,19 @@ public sealed class SafetensorsCheckpoint : Checkpoint
         }
     }
 
-    private static List<string> Shards(string folder)
+    internal static List<string> Shards(string folder, string index = Index)
     {
         try
         {
-            using var index = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, Index)));
-            var names = index.RootElement.GetProperty("weight_map").EnumerateObject().Select(entry => entry.Value.GetString()!).Distinct().ToList();
+            using var listed = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, index)));
+            var names = listed.RootElement.GetProperty("weight_map").EnumerateObject().Select(entry => entry.Value.GetString()!).Distinct().ToList();
             return names.Find(name => Path.GetFileName(name) != name) is { } elsewhere
-                ? throw new CheckpointException($"{Index} names the file '{elsewhere}', which is not in its own folder.")
+                ? throw new CheckpointException($"{index} names the file '{elsewhere}', which is not in its own folder.")
                 : names;
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
         {
-            throw new CheckpointException($"{Index} is not an index of safetensors files: {e.Message}", e);
+            throw new CheckpointException($"{index} is not an index of a checkpoint's files: {e.Message}", e);
         }
     }
 }

@@ -34,11 +34,7 @@ public static class AdapterHubFile
         adapter.Settle();
         Write(Path.Combine(folder, WeightsName), adapter.OwnState);
         File.WriteAllText(Path.Combine(folder, AdapterFile.ConfigName), ConfigText(adapter, baseModelName));
-        if (adapter.Head is { } head)
-        {
-            Write(Path.Combine(folder, HeadWeightsName), head.State);
-            File.WriteAllText(Path.Combine(folder, HeadConfigName), HubHeadConfig.Text(adapter, baseModelName));
-        }
+        SaveHead(adapter, folder, baseModelName);
     }
 
     /// <summary>The text of <c>adapter_config.json</c>: fields sorted by name, the config complete.</summary>
@@ -75,10 +71,7 @@ public static class AdapterHubFile
             }
 
             Fill(adapter.OwnState, Tensors(folder, WeightsName, OldWeightsName), adapter, WeightsName);
-            if (headConfig is not null && adapter.Head is not null)
-            {
-                Fill(adapter.HeadState, Tensors(folder, HeadWeightsName, OldHeadWeightsName), adapter, HeadWeightsName);
-            }
+            LoadHead(adapter, folder);
 
             adapter.Prepare();
             return adapter;
@@ -87,6 +80,54 @@ public static class AdapterHubFile
         {
             adapter.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>Writes each adapter into a folder of its name, as the library's <c>save_all_adapters</c> does.</summary>
+    public static void SaveAll(IEnumerable<HubAdapter> adapters, string folder, string baseModelName)
+    {
+        foreach (var adapter in adapters)
+        {
+            Save(adapter, Path.Combine(folder, adapter.Name), baseModelName);
+        }
+    }
+
+    /// <summary>Loads every adapter below <paramref name="folder"/>, as <c>save_all_adapters</c> leaves them. Throws as <see cref="Load"/>.</summary>
+    public static IReadOnlyList<HubAdapter> LoadAll(string folder, PretrainedModel model)
+    {
+        var loaded = new List<HubAdapter>();
+        try
+        {
+            foreach (var inner in Directory.GetDirectories(folder).Where(inner => File.Exists(Path.Combine(inner, AdapterFile.ConfigName))).Order(StringComparer.Ordinal))
+            {
+                loaded.Add(Load(inner, model));
+            }
+
+            return loaded;
+        }
+        catch
+        {
+            loaded.ForEach(adapter => adapter.Dispose());
+            throw;
+        }
+    }
+
+    /// <summary>Writes the head of an adapter, where it has one.</summary>
+    internal static void SaveHead(HubAdapter adapter, string folder, string baseModelName)
+    {
+        if (adapter.Head is { } head)
+        {
+            Write(Path.Combine(folder, HeadWeightsName), head.State);
+            File.WriteAllText(Path.Combine(folder, HeadConfigName), HubHeadConfig.Text(adapter, baseModelName));
+        }
+    }
+
+    /// <summary>Fills the head of an adapter from a folder, where both have one.</summary>
+    internal static void LoadHead(HubAdapter adapter, string folder)
+    {
+        if (adapter.Head is not null && HubHeadConfig.Read(folder, adapter.Model) is not null)
+        {
+            Fill(adapter.HeadState, Tensors(folder, HeadWeightsName, OldHeadWeightsName), adapter, HeadWeightsName);
         }
     }
 
@@ -115,6 +156,7 @@ public static class AdapterHubFile
                 (given as JsonObject)?.TryAdd(name, value?.DeepClone());
             }
 
+            DropNeutral(given);
             var config = HubNames.Complete(given);
             HubMethod.Read(config);
             return new AdapterHubConfig { Config = config, Name = (string?)fields["name"] ?? throw new AdapterException("name", "is missing.") };
@@ -144,7 +186,13 @@ public static class AdapterHubFile
         }
 
         var old = Path.Combine(folder, oldName);
-        return File.Exists(old) ? TorchFile.Read(old) : throw new CheckpointException($"There is neither {name} nor {oldName} in {folder}.");
+        if (!File.Exists(old))
+        {
+            throw new CheckpointException($"There is neither {name} nor {oldName} in {folder}.");
+        }
+
+        using var pickle = PickleCheckpoint.OpenFile(old);
+        return pickle.Names.ToDictionary(key => key, pickle.Tensor);
     }
 
     /// <summary>Gives every weight its tensor: every one placed, every place filled, shapes equal, values finite.</summary>
@@ -169,6 +217,26 @@ public static class AdapterHubFile
             }
 
             weight.Set(stored[key].to(ScalarType.Float32, adapter.Model.Device, copy: true).MoveToOuterDisposeScope());
+        }
+    }
+
+    /// <summary>Fields of a newer version pass where they say nothing; all others are known, or an error.</summary>
+    private static void DropNeutral(JsonNode? config)
+    {
+        if (config is not JsonObject fields)
+        {
+            return;
+        }
+
+        foreach (var part in fields["configs"] as JsonArray ?? [])
+        {
+            DropNeutral(part);
+        }
+
+        var known = HubNames.Fields(fields);
+        foreach (var name in fields.Select(field => field.Key).Where(name => !known.Contains(name) && AdapterFile.IsNeutral(fields[name])).ToList())
+        {
+            fields.Remove(name);
         }
     }
 

@@ -56,7 +56,7 @@ internal static class SentencePieceFolder
         };
     }
 
-    private static TokenizerParts ReadBpe(SentencePieceModel file, string tokenizerClass, JsonElement? config, SpecialTokens special)
+    public static TokenizerParts ReadBpe(SentencePieceModel file, string tokenizerClass, JsonElement? config, SpecialTokens special)
     {
         var ids = new Dictionary<string, int>(StringComparer.Ordinal);
         for (var i = 0; i < file.Pieces.Count; i++)

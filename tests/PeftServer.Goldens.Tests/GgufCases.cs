@@ -1,0 +1,120 @@
+using System.Text.Json;
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Tokenizers;
+using PeftServer.Engine.Weights;
+using PeftServer.Engine.Weights.Gguf;
+
+namespace PeftServer.Goldens.Tests;
+
+/// <summary>GGUF files as base models: blocks, config, tensors, logits, tokenizer, against gguf's and transformers' numbers.</summary>
+public sealed class GgufCases
+{
+    private static string Folder => GoldenFolder.PathOf("quantized", "gguf");
+
+    public static TheoryData<string> Files => [.. Present("*.gguf")];
+
+    public static TheoryData<string> Types => [.. GgufType.Names.Where(_ => Present("types.json").Any())];
+
+    private static IEnumerable<string> Present(string pattern) => GoldenFolder.Takes("quantized", "gguf") && Directory.Exists(Folder)
+        ? Directory.GetFiles(Folder, pattern).Select(path => Path.GetFileNameWithoutExtension(path)).Order(StringComparer.Ordinal)
+        : [];
+
+    [Theory]
+    [MemberData(nameof(Types))]
+    public void Decode_Blocks_GivesGgufsNumbers(string name)
+    {
+        using var cases = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(Folder, "types.json")));
+        using var file = SafetensorsFile.Open(Path.Combine(Folder, "types.safetensors"));
+        using var scope = NewDisposeScope();
+        var described = cases.RootElement.GetProperty("types").GetProperty(name);
+        var type = GgufType.Of(described.GetProperty("ggml_type").GetUInt32())!;
+        type.BlockSize.ShouldBe(described.GetProperty("block").GetInt32());
+        type.BlockBytes.ShouldBe(described.GetProperty("bytes").GetInt32());
+        var (raw, expected) = (file.Tensor($"{name}.raw"), file.Tensor($"{name}.dequant"));
+        var values = new float[expected.numel()];
+
+        type.Decode(raw.flatten().data<byte>().ToArray(), values);
+
+        Golden.ShouldAgree(name, tensor(values).view(expected.shape), expected, 1e-7);
+    }
+
+    [Theory]
+    [MemberData(nameof(Files))]
+    public void Load_GgufFile_GivesTransformersNumbers(string name)
+    {
+        using var golden = SafetensorsFile.Open(Path.Combine(Folder, $"{name}.golden.safetensors"));
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var model = (CausalLanguageModel)PretrainedModel.Load(Path.Combine(Folder, $"{name}.gguf"), CPU, ScalarType.Float32);
+        CheckConfig(model.Config, name);
+        var weights = model.Weights().ToDictionary(weight => weight.Path);
+        foreach (var key in golden.Header.Entries.Keys.Where(key => key.StartsWith("hf.", StringComparison.Ordinal)))
+        {
+            Golden.ShouldAgree(key, weights[key[3..]].Value, golden.Tensor(key), 1e-6);
+        }
+
+        using var batch = ForwardBatch.Packed([[.. golden.Tensor("input_ids").flatten().data<long>().Select(id => (int)id)]], [], CPU);
+        var hidden = model.Hidden(batch);
+        Golden.ShouldAgree("last_hidden_state", hidden, golden.Tensor("last_hidden_state").squeeze(0), 1e-4);
+        Golden.ShouldAgree("logits", model.Logits(hidden, batch), golden.Tensor("logits").squeeze(0), 1e-4);
+    }
+
+    [Theory]
+    [MemberData(nameof(Files))]
+    public void Tokenizer_OfGgufFile_IsTheOriginals(string name)
+    {
+        var path = Path.Combine(Folder, $"{name}.tokenizer.json");
+        if (!File.Exists(path))
+        {
+            Should.Throw<TokenizerException>(() => Tokenizer.Load(Path.Combine(Folder, $"{name}.gguf"))).Message.ShouldContain("tokenizer.ggml.tokens");
+            return;
+        }
+
+        // The file's "ids" are transformers', which does not read tokenizer.ggml.pre; those of the original model are right.
+        using var cases = JsonDocument.Parse(File.ReadAllBytes(path));
+        var tokenizer = Tokenizer.Load(Path.Combine(Folder, $"{name}.gguf"));
+        var (texts, ids) = (cases.RootElement.GetProperty("texts"), cases.RootElement.GetProperty("ids_of_the_original"));
+        texts.GetArrayLength().ShouldBeGreaterThan(0);
+        for (var i = 0; i < texts.GetArrayLength(); i++)
+        {
+            var text = texts[i].GetString()!;
+            tokenizer.Encode(text).ShouldBe(ids[i].EnumerateArray().Select(id => id.GetInt32()), text);
+            tokenizer.Decode(tokenizer.Encode(text), skipSpecialTokens: false).ShouldBe(text);
+        }
+
+        tokenizer.EosTokenId.ShouldBe(2);
+        tokenizer.BosTokenId.ShouldBe(0);
+        tokenizer.ChatTemplate.ShouldNotBeNull();
+    }
+
+    private static void CheckConfig(PretrainedConfig config, string name)
+    {
+        using var cases = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(Folder, $"{name}.json")));
+        foreach (var field in cases.RootElement.GetProperty("config").EnumerateObject())
+        {
+            if (field.Name is "bos_token_id" or "eos_token_id" && !File.Exists(Path.Combine(Folder, $"{name}.tokenizer.json")))
+            {
+                continue; // the file has no tokenizer: these are defaults of transformers' class
+            }
+
+            switch (field.Value.ValueKind)
+            {
+                case JsonValueKind.Null:
+                    config.Has(field.Name).ShouldBeFalse(field.Name);
+                    break;
+                case JsonValueKind.Number:
+                    config.Number(field.Name, double.NaN).ShouldBe(field.Value.GetDouble(), 1e-12, field.Name);
+                    break;
+                case JsonValueKind.String:
+                    config.Text(field.Name).ShouldBe(field.Value.GetString());
+                    break;
+                case JsonValueKind.Object:
+                    config.Section(field.Name)!.Number("rope_theta", double.NaN).ShouldBe(field.Value.GetProperty("rope_theta").GetDouble());
+                    break;
+                default:
+                    config.Flag(field.Name, false).ShouldBe(field.Value.GetBoolean(), field.Name);
+                    break;
+            }
+        }
+    }
+}
