@@ -5,7 +5,7 @@ using PeftServer.Engine.Weights;
 namespace PeftServer.Engine.Models;
 
 /// <summary>
-/// A frozen base model. <see cref="Plan(string)"/> makes it as shapes alone, without libtorch: paths, sites, counts. <see cref="Load"/>
+/// A frozen base model. <see cref="Plan(string, ModelHead?)"/> makes it as shapes alone, without libtorch: paths, sites, counts. <see cref="Load"/>
 /// fills the same object with tensors.
 /// </summary>
 public abstract class PretrainedModel : Module, IDisposable
@@ -58,11 +58,24 @@ public abstract class PretrainedModel : Module, IDisposable
     /// </summary>
     public static PretrainedModel Plan(PretrainedConfig config, ModelHead? head = null)
     {
-        var model = ModelCatalog.Create(config, head);
+        config.RefuseSizes();
+        var model = Create(config, head);
         model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
         config.RefuseUnread();
         model.Name();
         return model;
+    }
+
+    private static PretrainedModel Create(PretrainedConfig config, ModelHead? head)
+    {
+        try
+        {
+            return ModelCatalog.Create(config, head);
+        }
+        catch (Exception e) when (e is ArithmeticException or ArgumentException or IndexOutOfRangeException)
+        {
+            throw new CheckpointException($"config.json: its sizes do not fit together: {e.Message}", e);
+        }
     }
 
     /// <summary>
