@@ -9,7 +9,7 @@ internal sealed class CausalCase : IModelCase
 {
     private readonly Golden _golden;
     private readonly CausalLanguageModel _model;
-    private Generator? _draws;
+    private int _steps;
 
     private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model) = (golden, model);
 
@@ -59,19 +59,24 @@ internal sealed class CausalCase : IModelCase
         return KeepsPadding ? ForwardBatch.Padded(rows, 0, adapters, CPU, draws) : ForwardBatch.Packed(rows, adapters, CPU, draws, tasks);
     }
 
-    /// <summary>Poly draws its mixes in training: PEFT's generator stands where drawing the adapter left it.</summary>
+    /// <summary>Poly draws its mixes in training: PEFT's generator stands behind the draws of the adapter and of the steps before.</summary>
     private Generator? Draws(IReadOnlyList<Adapter> adapters)
     {
-        if (_draws is null && adapters is [{ Config: Engine.Adapters.Poly.PolyConfig } poly])
+        if (adapters is not [{ Config: Engine.Adapters.Poly.PolyConfig } poly])
         {
-            _draws = new Generator(_golden.Meta.GetProperty("seed").GetUInt64());
-            foreach (var (_, weight) in poly.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)))
-            {
-                rand([.. weight.Shape], generator: _draws);
-            }
+            return null;
         }
 
-        return _draws;
+        var draws = new Generator(_golden.Meta.GetProperty("seed").GetUInt64());
+        var rows = _golden["input_ids"].size(0);
+        var drawn = poly.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)).Select(entry => entry.Weight.ElementCount)
+            .Concat(Enumerable.Range(0, _steps++).SelectMany(_ => poly.Parts.Select(entry => rows * entry.Part.State.First().Weight.Shape[1])));
+        foreach (var count in drawn)
+        {
+            rand(count, generator: draws);
+        }
+
+        return draws;
     }
 
     /// <summary>Places of the tokens in the reference's logits, which has the rows of a prompt before those of each sequence.</summary>
@@ -109,7 +114,8 @@ internal sealed class CausalCase : IModelCase
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
         var (rows, places) = _golden.Rows();
-        using var batch = Pack(rows, adapters, Draws(adapters));
+        using var draws = Draws(adapters);
+        using var batch = Pack(rows, adapters, draws);
         var logits = _model.Logits(_model.Hidden(batch), batch);
         var own = tensor(KeepsPadding ? [.. places.SelectMany(at => at)] : batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.Length)).Select(i => (long)i)]));
         var loss = Loss(logits.index_select(0, own), places);

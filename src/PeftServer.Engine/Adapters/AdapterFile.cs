@@ -36,6 +36,11 @@ public static class AdapterFile
         adapter.SaveBeside(folder, baseModelName);
     }
 
+    /// <summary>
+    /// Bytes of the weights' file, whether the adapter has tensors or shapes alone.
+    /// </summary>
+    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOf(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape, entry.Weight.ElementSize)));
+
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)
     {

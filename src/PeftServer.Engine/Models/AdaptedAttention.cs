@@ -1,5 +1,3 @@
-using PeftServer.Engine.Adapters;
-
 namespace PeftServer.Engine.Models;
 
 /// <summary>What an adapter does around the attention of one layer.</summary>

@@ -80,7 +80,7 @@ internal sealed class BartStack : Module
     public BartStack(PretrainedConfig config, Weight table, bool isDecoder)
     {
         var shape = BartShape.Read(config, isDecoder);
-        embed_tokens = new Embedding(config.VocabSize, shape.Width, table);
+        embed_tokens = new Embedding(config.VocabSize, shape.Width, table) { LookupScale = config.Flag("scale_embedding", false) ? Math.Sqrt(shape.Width) : 1 };
         embed_positions = new Embedding(config.Int("max_position_embeddings", 1024) + 2, shape.Width);
         layers = [.. Enumerable.Range(0, shape.Layers).Select(index => new BartLayer(config, shape, index))];
         layernorm_embedding = new LayerNorm(shape.Width, 1e-5);

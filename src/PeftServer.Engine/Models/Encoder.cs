@@ -26,6 +26,11 @@ internal abstract class EncoderWithHead : ClassificationModel
         : base(config, kind)
     {
         Body = body;
+        if (kind is PredictionKind.MaskedToken && !config.Flag("tie_word_embeddings", true))
+        {
+            throw config.Unsupported("tie_word_embeddings", false);
+        }
+
         switch (PrefixOf(config))
         {
             case nameof(roberta):

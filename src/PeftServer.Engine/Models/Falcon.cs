@@ -27,7 +27,7 @@ internal sealed class FalconModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = word_embeddings.Forward(batch.Ids, batch); // [n, hidden]
-        var angle = _rotary?.At(batch.Positions, x.dtype);
+        var angle = _rotary?.At(batch, x.dtype);
         foreach (var layer in h)
         {
             x = layer.Forward(x, angle, batch);

@@ -76,7 +76,7 @@ public sealed class ForwardBatch : IDisposable
         IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, Generator? dropout = null, IReadOnlyList<int>? tasks = null,
         EncodedSource? source = null, IReadOnlyList<int[]>? tokenTypes = null, bool encodes = false)
     {
-        var (ids, positions, starts, prompt, prefixes) = Laid(sequences, adapters, device, encodes);
+        var (ids, positions, starts, prompt, prefixes) = Laid(sequences, adapters, device, encodes, takesPrompts: source is null);
         return new ForwardBatch(
             ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes), [.. sequences.Select(_ => prompt)], prefixes)
         {
@@ -115,9 +115,9 @@ public sealed class ForwardBatch : IDisposable
     }
 
     private static (Tensor Ids, Tensor Positions, int[] Starts, int Prompt, List<AttentionPrefix> Prefixes) Laid(
-        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, bool encodes = false)
+        IReadOnlyList<int[]> sequences, IReadOnlyList<Adapter> adapters, Device device, bool encodes = false, bool takesPrompts = true)
     {
-        var prompt = adapters.Sum(adapter => adapter.PromptRows);
+        var prompt = takesPrompts ? adapters.Sum(adapter => adapter.PromptRows) : 0; // with an encoder they are its text's
         var prefixes = adapters.Select(adapter => encodes ? adapter.CreateEncoderPrefix() : adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
         var first = FirstPosition(adapters, prefixes);
         var starts = new int[sequences.Count + 1];
@@ -153,7 +153,7 @@ public sealed class ForwardBatch : IDisposable
         for (var i = 0; i < sequences.Count; i++)
         {
             var (tokens, cache, adapters) = (sequences[i].Tokens, sequences[i].Cache, sequences[i].Adapters);
-            Begin(cache, adapters);
+            Begin(cache, adapters, takesPrompts: sequences[i].Source is null);
             prompts[i] = cache.PromptRows;
             var count = prompts[i] + tokens.Count;
             ids.AddRange(Enumerable.Repeat(0L, prompts[i]).Concat(tokens.Select(token => (long)token)));
@@ -287,12 +287,12 @@ public sealed class ForwardBatch : IDisposable
     private static int FirstPosition(IReadOnlyList<Adapter> adapters, List<AttentionPrefix> prefixes) =>
         prefixes.Sum(prefix => prefix.Positions) - adapters.Where(adapter => !adapter.PromptTakesPositions).Sum(adapter => adapter.PromptRows);
 
-    private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters)
+    private static void Begin(KeyValueCache cache, IReadOnlyList<Adapter> adapters, bool takesPrompts)
     {
         if (!cache.HasBegun)
         {
             var prefixes = adapters.Select(adapter => adapter.CreatePrefix()).OfType<AttentionPrefix>().ToList();
-            cache.Begin(adapters.Sum(adapter => adapter.PromptRows), FirstPosition(adapters, prefixes), [.. prefixes.Where(prefix => prefix.IsKept)]);
+            cache.Begin(takesPrompts ? adapters.Sum(adapter => adapter.PromptRows) : 0, FirstPosition(adapters, prefixes), [.. prefixes.Where(prefix => prefix.IsKept)]);
             prefixes.ForEach(prefix => prefix.Dispose());
         }
     }

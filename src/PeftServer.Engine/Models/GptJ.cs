@@ -29,7 +29,7 @@ internal sealed class GptJModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = invertible_adapters.Forward(wte.Forward(batch.Ids, batch), batch); // [n, width]
-        var angle = _rotary.At(batch.Positions, x.dtype);
+        var angle = _rotary.At(batch, x.dtype);
         foreach (var block in h)
         {
             x = block.Forward(x, angle, batch);

@@ -28,7 +28,7 @@ internal sealed class GptNeoXModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = embed_in.Forward(batch.Ids, batch); // [n, hidden]
-        var angle = _rotary.At(batch.Positions, x.dtype);
+        var angle = _rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
             x = layer.Forward(x, angle, batch);

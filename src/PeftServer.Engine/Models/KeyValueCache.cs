@@ -59,6 +59,11 @@ public sealed class KeyValueCache(int layers) : IDisposable
         return Store(layer, _prefixes[layer] + Length, k, v);
     }
 
+    /// <summary>What a layer holds, behind its prefix: keys and values [Length, G, D], as views.</summary>
+    public (Tensor Keys, Tensor Values) Held(int layer) => _layers[layer] is var (keys, values)
+        ? (keys.narrow(0, _prefixes[layer], Length), values.narrow(0, _prefixes[layer], Length))
+        : throw new InvalidOperationException($"Layer {layer} holds nothing yet.");
+
     /// <summary>Says that <paramref name="tokens"/> more of the sequence's own are in every layer: the end of a forward pass.</summary>
     public void Advance(int tokens)
     {

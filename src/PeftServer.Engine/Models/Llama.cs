@@ -60,7 +60,7 @@ internal sealed class LlamaModel : Module
     {
         using var scope = NewDisposeScope();
         var x = invertible_adapters.Forward(embed_tokens.Forward(batch.Ids, batch), batch); // [n, hidden]
-        var angle = Rotary.At(batch.Positions, x.dtype);
+        var angle = Rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
             x = layer.Forward(x, angle, batch);

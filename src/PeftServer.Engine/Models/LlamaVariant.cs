@@ -71,6 +71,10 @@ internal sealed record LlamaVariant
     public double? Scale { get; init; }
     public double? SoftCap { get; init; }
     public double EmbeddingScale { get; init; } = 1;
+
+    /// <summary>transformers scales inside of the table, so a prompt's rows are not scaled.</summary>
+    public bool ScalesLookup { get; init; }
+
     public double ResidualScale { get; init; } = 1;
 
     /// <summary>The experts of a layer; null: it has one feed-forward part.</summary>
@@ -102,7 +106,7 @@ internal sealed class LlamaVariantModel : Decoder
     public LlamaVariantModel(PretrainedConfig config, LlamaVariant variant)
     {
         _variant = variant;
-        embed_tokens = new Embedding(config.VocabSize, variant.Hidden);
+        embed_tokens = new Embedding(config.VocabSize, variant.Hidden) { LookupScale = variant.ScalesLookup ? variant.EmbeddingScale : 1 };
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new VariantLayer(variant, index))];
         (norm, final_layernorm) = variant.FinalLayernorm ? (null, variant.Norm(variant.Hidden)) : (variant.Norm(variant.Hidden), (Site?)null);
         invertible_adapters = new HiddenSite(variant.Hidden);
@@ -122,8 +126,8 @@ internal sealed class LlamaVariantModel : Decoder
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
         x = invertible_adapters.Forward(_embeddingScale is null ? x : x.mul(_embeddingScale), batch);
-        var angle = _rotary.At(batch.Positions, x.dtype);
-        var local = _localRotary?.At(batch.Positions, x.dtype);
+        var angle = _rotary.At(batch, x.dtype);
+        var local = _localRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
         {
             x = layers[i].Forward(x, _variant.Window(i) is null ? angle : local ?? angle, batch);

@@ -73,6 +73,8 @@ internal static class LlamaVariants
     public static LlamaVariant StarCoder2(PretrainedConfig c)
     {
         var (eps, bias) = (c.Number("norm_epsilon", 1e-5), c.Flag("use_bias", true));
+        c.Require("mlp_type", "default", "default");
+        c.Require("norm_type", "layer_norm", "layer_norm");
         return Base(c, "gelu_pytorch_tanh") with
         {
             Norm = width => new LayerNorm(width, eps),
@@ -118,6 +120,7 @@ internal static class LlamaVariants
             Act = c.Text(field, "gelu") == "gelu" && c.ModelType == "gemma" ? Activation.TanhGelu : Activation.Of(c, field, "gelu_pytorch_tanh"),
             Norm = width => new RmsNorm(width, eps, offset: true),
             EmbeddingScale = Math.Sqrt(c.Int("hidden_size")),
+            ScalesLookup = true,
         };
     }
 
@@ -174,6 +177,7 @@ internal static class LlamaVariants
     private static Func<int, int?> Qwen(PretrainedConfig c)
     {
         var from = c.Int("max_window_layers", 28);
+        _ = (c.Texts("layer_types"), c.Has("sliding_window")); // they say nothing where no layer slides
         return c.Flag("use_sliding_window", false) ? ByType(c, index => index >= from, null) : _ => null;
     }
 

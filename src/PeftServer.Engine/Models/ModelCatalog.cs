@@ -8,7 +8,7 @@ public static class ModelCatalog
 {
     private static readonly Dictionary<string, Func<PretrainedConfig, ModelHead, PretrainedModel?>> Architectures = new()
     {
-        ["llama"] = (c, head) => head is ModelHead.CausalLM ? new LlamaForCausalLM(c) : LlamaLike(c, head, LlamaVariants.Llama(c)),
+        ["llama"] = (c, head) => head is ModelHead.CausalLM && c.Text("hidden_act", "silu") == "silu" ? new LlamaForCausalLM(c) : LlamaLike(c, head, LlamaVariants.Llama(c)),
         ["mistral"] = (c, head) => LlamaLike(c, head, LlamaVariants.Mistral(c)),
         ["mixtral"] = (c, head) => LlamaLike(c, head, LlamaVariants.Mixtral(c)),
         ["qwen2"] = (c, head) => LlamaLike(c, head, LlamaVariants.Qwen2(c)),

@@ -35,7 +35,7 @@ internal sealed class ModernBertModel : Encoder
     {
         using var scope = NewDisposeScope();
         var x = embeddings.norm.Forward(embeddings.tok_embeddings.Forward(batch.Ids, batch), batch); // [n, width]
-        var (everywhere, near) = (_rotary.At(batch.Positions, x.dtype), _localRotary.At(batch.Positions, x.dtype));
+        var (everywhere, near) = (_rotary.At(batch, x.dtype), _localRotary.At(batch, x.dtype));
         foreach (var layer in layers)
         {
             x = layer.Forward(x, layer.Slides ? near : everywhere, batch);

@@ -26,6 +26,11 @@ internal sealed class OptDecoder : Module
 
     public OptDecoder(PretrainedConfig config)
     {
+        if (!config.Flag("layer_norm_elementwise_affine", true))
+        {
+            throw config.Unsupported("layer_norm_elementwise_affine", false);
+        }
+
         var hidden = config.Int("hidden_size");
         var width = config.Int("word_embed_proj_dim", hidden);
         embed_tokens = new Embedding(config.VocabSize, width);

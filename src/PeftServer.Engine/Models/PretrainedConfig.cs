@@ -11,14 +11,17 @@ namespace PeftServer.Engine.Models;
 public sealed class PretrainedConfig
 {
     private readonly JsonObject _fields;
+    private readonly string _path;
+    private readonly HashSet<string> _read = [];
+    private readonly Dictionary<string, PretrainedConfig> _sections = [];
 
-    private PretrainedConfig(JsonObject fields) => _fields = fields;
+    private PretrainedConfig(JsonObject fields, string path = "") => (_fields, _path) = (fields, path);
 
     /// <summary>Name of the architecture: <c>llama</c>, <c>qwen3</c>, …</summary>
     public string ModelType => Text("model_type");
 
     /// <summary>Names of the classes in transformers that the checkpoint was saved from.</summary>
-    public IReadOnlyList<string> Architectures => _fields["architectures"] is JsonArray list ? [.. list.Select(name => (string)name!)] : [];
+    public IReadOnlyList<string> Architectures => Field("architectures") is JsonArray list ? [.. list.Select(name => (string)name!)] : [];
 
     public int VocabSize => Int("vocab_size");
 
@@ -53,7 +56,7 @@ public sealed class PretrainedConfig
     }
 
     /// <summary>Whether the field is there and not null.</summary>
-    public bool Has(string name) => _fields[name] is not null;
+    public bool Has(string name) => Field(name) is not null;
 
     public int Int(string name) => Value<int>(name) ?? throw Missing(name);
 
@@ -65,7 +68,7 @@ public sealed class PretrainedConfig
 
     public string Text(string name) => Text(name, null!) ?? throw Missing(name);
 
-    public string Text(string name, string otherwise) => _fields[name] switch
+    public string Text(string name, string otherwise) => Field(name) switch
     {
         null => otherwise,
         JsonValue value when value.TryGetValue<string>(out var text) => text,
@@ -73,10 +76,10 @@ public sealed class PretrainedConfig
     };
 
     /// <summary>The object in field <paramref name="name"/>, to be read the same way; null where it is absent.</summary>
-    public PretrainedConfig? Section(string name) => _fields[name] switch
+    public PretrainedConfig? Section(string name) => Field(name) switch
     {
         null => null,
-        JsonObject section => new PretrainedConfig(section),
+        JsonObject section => _sections.TryGetValue(name, out var known) ? known : _sections[name] = new PretrainedConfig(section, $"{_path}{name}."),
         var other => throw Wrong(name, other, "an object"),
     };
 
@@ -84,7 +87,7 @@ public sealed class PretrainedConfig
     internal IReadOnlyList<KeyValuePair<string, JsonNode?>> Entries => [.. _fields];
 
     /// <summary>Texts in a list; empty where the field is absent.</summary>
-    public IReadOnlyList<string> Texts(string name) => _fields[name] switch
+    public IReadOnlyList<string> Texts(string name) => Field(name) switch
     {
         null => [],
         JsonArray list when list.All(item => item is JsonValue value && value.TryGetValue<string>(out _)) => [.. list.Select(item => (string)item!)],
@@ -93,17 +96,17 @@ public sealed class PretrainedConfig
 
     /// <summary>Texts in a list, or in one string with a character between them.</summary>
     public IReadOnlyList<string> TextsOrParts(string name, char between) =>
-        _fields[name] is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
+        Field(name) is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
 
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
-    public int LabelCount => _fields["id2label"] is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);
+    public int LabelCount => Field("id2label") is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);
 
     /// <summary>The numbers in a field that holds a number or a list of them; empty where it is absent.</summary>
     public IReadOnlyList<int> Ints(string name)
     {
         try
         {
-            return _fields[name] switch
+            return Field(name) switch
             {
                 null => [],
                 JsonArray list => [.. list.Select(item => (int)item!)],
@@ -112,9 +115,17 @@ public sealed class PretrainedConfig
         }
         catch (Exception e) when (e is InvalidOperationException or FormatException or OverflowException)
         {
-            throw Wrong(name, _fields[name]!, "a list of integers");
+            throw Wrong(name, Field(name)!, "a list of integers");
         }
     }
+
+    /// <summary>The numbers in a list; empty where the field is absent.</summary>
+    public IReadOnlyList<double> Numbers(string name) => Field(name) switch
+    {
+        null => [],
+        JsonArray list when list.All(item => item is JsonValue value && value.TryGetValue<double>(out _)) => [.. list.Select(item => (double)item!)],
+        var other => throw Wrong(name, other, "a list of numbers"),
+    };
 
     /// <summary>Throws when the field says anything but <paramref name="only"/>: another value would change the maths.</summary>
     public void Require(string name, string only, string otherwise)
@@ -148,13 +159,32 @@ public sealed class PretrainedConfig
         return new PretrainedConfig(fields);
     }
 
+    /// <summary>
+    /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
+    /// the one that was trained.
+    /// </summary>
+    internal void RefuseUnread()
+    {
+        foreach (var (name, value) in _fields)
+        {
+            if (_sections.TryGetValue(name, out var section))
+            {
+                section.RefuseUnread();
+            }
+            else if (!_read.Contains(name) && !UnreadFields.MayIgnore(name, value, isNested: _path.Length > 0))
+            {
+                throw new CheckpointException($"config.json: {_path}{name} = {Short(value!)} is not supported; this model would be computed without it.");
+            }
+        }
+    }
+
     internal CheckpointException Unsupported(string name, object value) =>
         new($"config.json: {name} = {value} is not supported for {ModelType}.");
 
     private T? Value<T>(string name)
         where T : struct
     {
-        if (_fields[name] is not { } node)
+        if (Field(name) is not { } node)
         {
             return null;
         }
@@ -162,11 +192,19 @@ public sealed class PretrainedConfig
         return node is JsonValue value && value.TryGetValue<T>(out var result) ? result : throw Wrong(name, node, $"a {typeof(T).Name}");
     }
 
-    private CheckpointException Missing(string name) => new($"config.json: {name} is missing.");
+    private JsonNode? Field(string name)
+    {
+        _read.Add(name);
+        return _fields[name];
+    }
 
-    private static CheckpointException Wrong(string name, JsonNode value, string wanted)
+    private CheckpointException Missing(string name) => new($"config.json: {_path}{name} is missing.");
+
+    private CheckpointException Wrong(string name, JsonNode value, string wanted) => new($"config.json: {_path}{name} is {Short(value)}, but must be {wanted}.");
+
+    private static string Short(JsonNode value)
     {
         var text = value.ToJsonString();
-        return new($"config.json: {name} is {(text.Length > 60 ? text[..60] + "…" : text)}, but must be {wanted}.");
+        return text.Length > 60 ? text[..60] + "…" : text;
     }
 }

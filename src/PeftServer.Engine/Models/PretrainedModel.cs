@@ -21,8 +21,9 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>The model whose layers this one is made of; null for a model of its own.</summary>
     public PretrainedModel? Origin { get; internal set; }
 
-    /// <summary>The embedding of its vocabulary; null where it has none.</summary>
-    public Embedding? TokenEmbedding => Sites().OfType<Embedding>().FirstOrDefault(embedding => embedding.Count == Config.VocabSize);
+    /// <summary>The embedding of its vocabulary, the encoder's where it has several; null where it has none.</summary>
+    public Embedding? TokenEmbedding => Sites().OfType<Embedding>().Where(embedding => embedding.Count == Config.VocabSize)
+        .OrderByDescending(embedding => embedding.Path.Contains("encoder.", StringComparison.Ordinal)).FirstOrDefault();
 
     /// <summary>Where the weights are. Throws for a model that is shapes alone.</summary>
     public Device Device => Weights().First().Value.device;
@@ -61,6 +62,7 @@ public abstract class PretrainedModel : Module, IDisposable
     {
         var model = ModelCatalog.Create(config, head);
         model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
+        config.RefuseUnread();
         model.Name();
         return model;
     }

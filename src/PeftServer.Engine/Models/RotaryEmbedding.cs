@@ -8,7 +8,8 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public sealed class RotaryEmbedding
 {
-    private readonly float[] _inverseFrequencies;
+    private readonly RotaryFrequencies _frequencies;
+    private readonly KeptScalar? _attention;
     private readonly Dictionary<(DeviceType, int), Tensor> _onDevice = []; // a Device is no key: two of the same differ
 
     /// <param name="config">The model's config; old spellings (<c>rope_theta</c>, <c>rope_scaling</c>) are read too.</param>
@@ -19,18 +20,15 @@ public sealed class RotaryEmbedding
     public RotaryEmbedding(PretrainedConfig config, int headDim, string? kind = null, string oldTheta = "rope_theta", double theta = 10_000)
     {
         var rope = config.Section("rope_parameters") ?? (oldTheta == "rope_theta" ? config.Section("rope_scaling") : null);
+        _ = config.Has("rope_scaling"); // some configs say both
         rope = kind is not null && rope?.Section(kind) is { } own ? own : rope;
         theta = rope?.Number("rope_theta", config.Number(oldTheta, theta)) ?? config.Number(oldTheta, theta);
-        var type = rope?.Text("rope_type", null!) ?? rope?.Text("type", null!) ?? "default";
-        var frequencies = Enumerable.Range(0, headDim / 2).Select(i => 1.0 / Math.Pow(theta, 2.0 * i / headDim));
-        _inverseFrequencies = [.. (type switch
-        {
-            "default" => frequencies,
-            "linear" => frequencies.Select(frequency => frequency / rope!.Number("factor", 1)),
-            "llama3" => frequencies.Select(frequency => Llama3(frequency, rope!)),
-            _ => throw config.Unsupported("rope_type", type),
-        }).Select(frequency => (float)frequency)];
+        _frequencies = RotaryFrequencies.Of(config, headDim, rope, theta);
+        _attention = _frequencies.Attention == 1 ? null : new KeptScalar(_frequencies.Attention);
     }
+
+    /// <summary>Whether long sequences turn otherwise than short ones.</summary>
+    public bool DependsOnLength => _frequencies.FirstLong < int.MaxValue;
 
     /// <summary>How many dimensions of a head turn: <c>partial_rotary_factor</c>, where it is written today and where it was.</summary>
     public static int TurningDimensions(PretrainedConfig config, int headDim, double otherwise)
@@ -39,12 +37,45 @@ public sealed class RotaryEmbedding
         return (int)(headDim * (config.Section("rope_parameters")?.Number("partial_rotary_factor", old) ?? old));
     }
 
-    /// <summary>Cosines and sines of the angles at <paramref name="positions"/> [n]: two tensors [n, 1, D/2] of the given type.</summary>
+    /// <summary>Cosines and sines of the angles of the tokens of <paramref name="batch"/>: two tensors [n, 1, D/2] of the given type.</summary>
+    public (Tensor Cos, Tensor Sin) At(ForwardBatch batch, ScalarType dtype)
+    {
+        using var scope = NewDisposeScope();
+        var (cos, sin) = DependsOnLength ? AtLengths(batch, dtype) : At(batch.Positions, dtype);
+        return (cos.MoveToOuterDisposeScope(), sin.MoveToOuterDisposeScope());
+    }
+
+    /// <summary>The same at <paramref name="positions"/> [n] of sequences that are not long.</summary>
     public (Tensor Cos, Tensor Sin) At(Tensor positions, ScalarType dtype)
     {
         using var scope = NewDisposeScope();
-        var angles = positions.to(ScalarType.Float32).unsqueeze(1).mul(Frequencies(positions.device)).unsqueeze(1); // [n, 1, D/2]
-        return (angles.cos().to(dtype).MoveToOuterDisposeScope(), angles.sin().to(dtype).MoveToOuterDisposeScope());
+        var (cos, sin) = Angles(positions, Frequencies(positions.device), dtype);
+        return (cos.MoveToOuterDisposeScope(), sin.MoveToOuterDisposeScope());
+    }
+
+    /// <summary>
+    /// Each sequence by its own length so far, whoever is beside it in the batch. transformers takes the longest of the batch; for
+    /// one sequence that is the same.
+    /// </summary>
+    private (Tensor Cos, Tensor Sin) AtLengths(ForwardBatch batch, ScalarType dtype)
+    {
+        using var scope = NewDisposeScope();
+        var lasts = tensor(batch.Starts.Skip(1).Select(end => end - 1L).ToArray(), device: batch.Positions.device);
+        var lengths = batch.Positions.index_select(0, lasts).cpu().data<long>().Select(position => (int)position + 1).ToList(); // a device sync
+        var parts = lengths.Select((length, i) =>
+        {
+            var positions = batch.Positions.narrow(0, batch.Starts[i], batch.Starts[i + 1] - batch.Starts[i]);
+            var frequencies = length < _frequencies.FirstLong ? Frequencies(positions.device) : tensor(_frequencies.At(length), device: positions.device);
+            return Angles(positions, frequencies, dtype);
+        }).ToList();
+        return (cat([.. parts.Select(part => part.Cos)], 0).MoveToOuterDisposeScope(), cat([.. parts.Select(part => part.Sin)], 0).MoveToOuterDisposeScope());
+    }
+
+    private (Tensor Cos, Tensor Sin) Angles(Tensor positions, Tensor frequencies, ScalarType dtype)
+    {
+        var angles = positions.to(ScalarType.Float32).unsqueeze(1).mul(frequencies).unsqueeze(1); // [n, 1, D/2]
+        var (cos, sin) = (angles.cos(), angles.sin());
+        return _attention is null ? (cos.to(dtype), sin.to(dtype)) : (cos.mul(_attention).to(dtype), sin.mul(_attention).to(dtype));
     }
 
     /// <summary>Turns x [n, H, D]: the first half of a head's dimensions pairs with the second.</summary>
@@ -82,29 +113,9 @@ public sealed class RotaryEmbedding
         var place = (device.type, device.index);
         if (!_onDevice.TryGetValue(place, out var frequencies))
         {
-            _onDevice[place] = frequencies = tensor(_inverseFrequencies, device: device).DetachFromDisposeScope();
+            _onDevice[place] = frequencies = tensor(_frequencies.At(0), device: device).DetachFromDisposeScope();
         }
 
         return frequencies; // [D/2]
-    }
-
-    // Llama 3.1: long waves are stretched by the factor, short ones kept, those between interpolated.
-    private static double Llama3(double frequency, PretrainedConfig rope)
-    {
-        var (factor, original) = (rope.Number("factor", 8), rope.Number("original_max_position_embeddings", 8192));
-        var (low, high) = (rope.Number("low_freq_factor", 1), rope.Number("high_freq_factor", 4));
-        var wave = 2 * Math.PI / frequency;
-        if (wave < original / high)
-        {
-            return frequency;
-        }
-
-        if (wave > original / low)
-        {
-            return frequency / factor;
-        }
-
-        var smooth = ((original / wave) - low) / (high - low);
-        return ((1 - smooth) * frequency / factor) + (smooth * frequency);
     }
 }

@@ -2,7 +2,6 @@ using System.Globalization;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
 using PeftServer.Core.Storage;
-using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 
 namespace PeftServer.Worker.Training;

@@ -55,6 +55,16 @@ public sealed class HubAdapter : Adapter
     /// <summary>The library's T5 counts a prefix among the keys, not among the queries.</summary>
     public override int DistanceShift(bool encodes) => _prefixes.Find(prefix => prefix.Kind == (encodes ? AttentionKind.Encoder : AttentionKind.Self))?.Length ?? 0;
 
+    public override void MergeAndUnload()
+    {
+        if (_streamParts.Count > 0 || _prefixes.Count > 0)
+        {
+            throw new NotSupportedException($"The adapter '{Name}' adds to more than weights, so it cannot be merged. Serve it unmerged.");
+        }
+
+        base.MergeAndUnload();
+    }
+
     public override AttentionPrefix? CreatePrefix() => PrefixOf(AttentionKind.Self);
 
     public override AttentionPrefix? CreateEncoderPrefix() => PrefixOf(AttentionKind.Encoder);

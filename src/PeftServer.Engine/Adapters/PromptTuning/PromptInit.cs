@@ -1,5 +1,5 @@
-using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Weights;
 
@@ -29,12 +29,13 @@ internal static class PromptInit
         }
     }
 
-    /// <summary>Sets the rows to the embeddings of tokens, in float32.</summary>
+    /// <summary>Sets the rows to the embeddings of tokens as the model takes them up, in float32.</summary>
     public static void Embeddings(Weight table, long[] ids, PretrainedModel model)
     {
         using var scope = NewDisposeScope();
-        var embedding = model.TokenEmbedding!.Weight.Value;
-        table.Set(embedding.index_select(0, tensor(ids, device: model.Device)).to(ScalarType.Float32, copy: true));
+        var embedding = model.TokenEmbedding!;
+        var rows = embedding.Weight.Value.index_select(0, tensor(ids, device: model.Device)).to(ScalarType.Float32); // [rows, width]
+        table.Set(rows.Times(embedding.LookupScale));
     }
 
     private static long[] TextIds(string text, int rows, PretrainedModel model)

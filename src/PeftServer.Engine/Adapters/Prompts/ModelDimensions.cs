@@ -14,14 +14,23 @@ internal sealed record ModelDimensions(int Layers, int TokenDim, int Heads)
         var layers = First(config, "num_layers", "num_hidden_layers", "num_layers", "n_layer", "encoder_layers");
         var width = First(config, "token_dim", "hidden_size", "n_embd", "d_model", "n_embed");
         var heads = First(config, "num_attention_heads", "num_attention_heads", "n_head", "num_heads", "encoder_attention_heads");
-        if (!forKeys || !config.Has("num_key_value_heads"))
+        if (!forKeys)
         {
             return new ModelDimensions(layers, width, heads);
         }
 
-        var groups = config.Int("num_key_value_heads");
+        var groups = KeyHeads(config, heads);
         return new ModelDimensions(layers, config.Int("head_dim", width / heads) * groups, groups);
     }
+
+    /// <summary>Falcon's config says it otherwise; PEFT does not see that and makes a prefix that Falcon cannot take.</summary>
+    private static int KeyHeads(PretrainedConfig config, int heads) => config.ModelType switch
+    {
+        "falcon" when config.Flag("new_decoder_architecture", false) => throw new AdapterException(
+            "peft_type", "Prefixes are not supported on a Falcon of the new decoder architecture, whose keys PEFT stores once for every query."),
+        "falcon" => config.Flag("multi_query", true) ? 1 : heads,
+        _ => config.Int("num_key_value_heads", heads),
+    };
 
     private static int First(PretrainedConfig config, string field, params string[] names) =>
         names.FirstOrDefault(config.Has) is { } name

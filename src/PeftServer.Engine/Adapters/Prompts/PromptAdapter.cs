@@ -67,7 +67,11 @@ internal sealed class PromptAdapter : Adapter
         using var scope = NewDisposeScope();
         var (tokens, layers, heads) = (_config.NumVirtualTokens, _config.NumLayers!.Value, _config.NumAttentionHeads!.Value);
         var cache = Rows().to(Model.Dtype).view(tokens, layers * 2, heads, -1); // [P, 2L, G, D]: keys and values of each layer in turn
-        var byLayer = Enumerable.Range(0, layers).ToDictionary(layer => layer, layer => (cache.select(1, 2 * layer), cache.select(1, (2 * layer) + 1)));
+
+        // With an encoder PEFT doubles the list of pairs and deals it out to the decoder's own and cross attention, and drops the latter's.
+        var apart = _config.NumTransformerSubmodules!.Value;
+        var byLayer = Enumerable.Range(0, layers).ToDictionary(layer => layer, layer => apart * layer % layers is var pair
+            ? (cache.select(1, 2 * pair), cache.select(1, (2 * pair) + 1)) : default);
         return new AttentionPrefix(byLayer, tokens);
     }
 

@@ -1,4 +1,5 @@
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.Prompts;
@@ -12,13 +13,14 @@ internal sealed class PromptRowsPart(PromptAdapter adapter) : SiteAdapter
     {
         using var scope = NewDisposeScope();
         var (batch, run, frozen) = (call.Batch, call.Run, call.Next(x)); // [n, width]
-        var (pieces, at) = (new List<Tensor>(), run.Start);
+        var (pieces, at, scale) = (new List<Tensor>(), run.Start, ((Embedding)call.Site).LookupScale);
         for (var i = 0; i < batch.SequenceCount; i++)
         {
             if (batch.Starts[i] >= run.Start && batch.Starts[i] < run.Start + run.Count && batch.PromptRows[i] > 0)
             {
                 pieces.Add(frozen.narrow(0, at - run.Start, batch.Starts[i] - at));
-                pieces.Add(adapter.RowsFor(batch.TaskOf(i)).narrow(0, 0, batch.PromptRows[i]).to(frozen.dtype));
+                var rows = adapter.RowsFor(batch.TaskOf(i)).narrow(0, 0, batch.PromptRows[i]); // [P, width]
+                pieces.Add((scale == 1 ? rows : rows.Times(1 / scale)).to(frozen.dtype)); // the model will scale them
                 at = batch.Starts[i] + batch.PromptRows[i];
             }
         }

@@ -68,7 +68,7 @@ internal sealed class FastLlamaStep : ITrainingStep
         using var scope = NewDisposeScope();
         var device = _model.Device;
         using var packed = ForwardBatch.Packed(batch.Sequences, [], device);
-        var (cos, sin) = _model.model.Rotary.At(packed.Positions, ScalarType.Float32);
+        var (cos, sin) = _model.model.Rotary.At(packed, ScalarType.Float32);
         var starts = batch.Starts;
         var fast = new FastBatch(
             cos.squeeze(1), sin.squeeze(1), new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
