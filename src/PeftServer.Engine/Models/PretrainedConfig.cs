@@ -157,7 +157,7 @@ public sealed class PretrainedConfig
                 "vocab_size" or "max_position_embeddings" or "n_positions" or "seq_length" => 1 << 28,
                 _ => 0,
             };
-            if (limit > 0 && value is JsonValue number && (!number.TryGetValue<long>(out var size) || size < 1 || size > limit))
+            if (limit > 0 && value is JsonValue number && (!IsWhole(number, out var size) || size < 1 || size > limit))
             {
                 throw new CheckpointException($"config.json: {name} is {Short(value)}, but must be a whole number from 1 to {limit}.");
             }
@@ -165,11 +165,47 @@ public sealed class PretrainedConfig
 
         foreach (var name in (string[])["num_local_experts", "num_experts", "relative_attention_num_buckets", "position_buckets", "type_vocab_size", "max_relative_positions"])
         {
-            if (_fields[name] is JsonValue number && (!number.TryGetValue<long>(out var size) || size < -1 || size > 1 << 16))
+            if (_fields[name] is JsonValue number && (!IsWhole(number, out var size) || size < -1 || size > 1 << 16))
             {
                 throw new CheckpointException($"config.json: {name} is {Short(number)}, but must be a whole number up to {1 << 16}.");
             }
         }
+    }
+
+    /// <summary>A number that was read, or one that was put in the place of one.</summary>
+    private static bool IsWhole(JsonValue number, out long size)
+    {
+        if (number.TryGetValue(out size))
+        {
+            return true;
+        }
+
+        var isSmall = number.TryGetValue<int>(out var small);
+        size = small;
+        return isSmall;
+    }
+
+    /// <summary>
+    /// The config of a model that has the layers <paramref name="order"/> of this one's <paramref name="count"/>: in what says how many there
+    /// are, and in lists with an entry for each.
+    /// </summary>
+    internal PretrainedConfig WithLayers(IReadOnlyList<int> order, int count)
+    {
+        string[] counts = ["num_hidden_layers", "n_layer", "num_layers"];
+        var fields = (JsonObject)_fields.DeepClone();
+        foreach (var (name, value) in _fields)
+        {
+            if (counts.Contains(name))
+            {
+                fields[name] = order.Count;
+            }
+            else if (value is JsonArray list && list.Count == count && (name.Contains("layer", StringComparison.Ordinal) || name.Contains("rope", StringComparison.Ordinal)))
+            {
+                fields[name] = new JsonArray([.. order.Select(layer => list[layer]?.DeepClone())]);
+            }
+        }
+
+        return new PretrainedConfig(fields);
     }
 
     /// <summary>

@@ -19,6 +19,9 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>The folder it was loaded from, its tokenizer's too; null where it was not.</summary>
     public string? Folder { get; private set; }
 
+    /// <summary>The model whose layers this one is made of; null for a model of its own.</summary>
+    public PretrainedModel? Origin { get; internal set; }
+
     /// <summary>The embedding of its vocabulary, the encoder's where it has several; null where it has none.</summary>
     public Embedding? TokenEmbedding => Sites().OfType<Embedding>().Where(embedding => embedding.Count == Config.VocabSize)
         .OrderByDescending(embedding => embedding.Path.Contains("encoder.", StringComparison.Ordinal)).FirstOrDefault();
@@ -47,7 +50,7 @@ public abstract class PretrainedModel : Module, IDisposable
     public IEnumerable<Site> Sites() => Modules().OfType<Site>();
 
     /// <summary>All parameters, a tied one once.</summary>
-    public long ParameterCount => Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
+    public long ParameterCount => Origin is not null ? Origin.ParameterCount : Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
 
     /// <summary>The model that the config of <paramref name="folder"/> describes, as shapes alone.</summary>
     public static PretrainedModel Plan(string folder, ModelHead? head = null) => Plan(PretrainedConfig.Read(folder), head);
@@ -195,7 +198,57 @@ public abstract class LanguageModel(PretrainedConfig config) : PretrainedModel(c
 }
 
 /// <summary>A model that continues text.</summary>
-public abstract class CausalLanguageModel(PretrainedConfig config) : LanguageModel(config);
+public abstract class CausalLanguageModel(PretrainedConfig config) : LanguageModel(config)
+{
+    public sealed override Tensor Hidden(ForwardBatch batch)
+    {
+        var stacks = batch.Runs.Select(Stack).ToList();
+        if (stacks.TrueForAll(stack => stack == stacks[0]))
+        {
+            return stacks[0] == this ? Through(batch) : stacks[0].Hidden(batch);
+        }
+
+        using var scope = NewDisposeScope();
+        var pieces = batch.Runs.Select((run, i) =>
+        {
+            using var piece = batch.Only(run);
+            return stacks[i].Hidden(piece);
+        }).ToArray();
+        return cat(pieces, 0).MoveToOuterDisposeScope(); // [n, hidden]
+    }
+
+    public sealed override Tensor Logits(Tensor hidden, ForwardBatch batch)
+    {
+        var stacks = batch.Runs.Select(Stack).ToList();
+        if (stacks.TrueForAll(stack => stack == stacks[0]))
+        {
+            return stacks[0] == this ? Scores(hidden, batch) : stacks[0].Logits(hidden, batch);
+        }
+
+        using var scope = NewDisposeScope();
+        var pieces = batch.Runs.Select((run, i) =>
+        {
+            using var piece = ForwardBatch.Heads([run], Device, batch.Tasks);
+            return stacks[i].Logits(hidden.narrow(0, run.Start, run.Count), piece);
+        }).ToArray();
+        return cat(pieces, 0).MoveToOuterDisposeScope(); // [m, vocabulary]
+    }
+
+    /// <summary>The last hidden state of every token, through this model's own layers.</summary>
+    protected abstract Tensor Through(ForwardBatch batch);
+
+    /// <summary>Scores of the next token, by this model's own head.</summary>
+    protected abstract Tensor Scores(Tensor hidden, ForwardBatch batch);
+
+    /// <summary>The model that a run of tokens goes through: an adapter may have a deeper one, made of this one's layers.</summary>
+    private CausalLanguageModel Stack(AdapterRun run)
+    {
+        var deeper = run.Adapters.Where(adapter => adapter.Model.Origin == this).ToList();
+        return deeper.Count == 0 ? this
+            : run.Adapters.Count == 1 ? (CausalLanguageModel)deeper[0].Model
+            : throw new NotSupportedException("layer_replication: an adapter on replicated layers works by itself, not with others.");
+    }
+}
 
 /// <summary>
 /// A model that reads one text and writes another. <see cref="Read"/> encodes the first; the batches of the second, which begin

@@ -42,8 +42,9 @@ internal sealed class FastLlamaStep : ITrainingStep
     {
         (not LlamaForCausalLM, _) => $"{model.Config.ModelType} has no hand-written step yet",
         (_, not LoraAdapter) => $"{adapter.Config.PeftType} has no hand-written step yet",
+        _ when adapter.Model != model => "layers are replicated",
         _ when dropout > 0 => "lora_dropout is not 0",
-        _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { HasBias: false } || entry.Site is not Linear { bias: null } || entry.Site.Path == model.OutputHead)
+        _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { IsPlain: true } || entry.Site is not Linear { bias: null } || entry.Site.Path == model.OutputHead)
             => "the adapter has parts beside LoRA on the blocks' linear layers",
         (LlamaForCausalLM llama, _) when llama.model.layers[0].self_attn.q_proj.bias is not null || llama.model.layers[0].mlp.up_proj.bias is not null => "the model's linear layers have biases",
         _ => null,
