@@ -90,7 +90,7 @@ internal sealed class SharedBases : SharedWeights
 
         var places = Math.Min((long)(side * side * config.SparseRate), side * (side - 1));
         places = config.SparseRate > 0 && side > 1 ? Math.Max(1, places) : places;
-        return new(kind, members, new Weight(side, side) { IsBuffer = true }, new Weight(2, places) { IsBuffer = true }, new Weight(2) { IsBuffer = true });
+        return new(kind, members, new Weight(side, side) { IsBuffer = true }, new Weight(2, places) { IsBuffer = true, ElementSize = sizeof(long) }, new Weight(2) { IsBuffer = true, ElementSize = sizeof(long) });
     }
 
     /// <summary>The part that a module plays in its layer: the last two names of its path, joined as PEFT joins them.</summary>
