@@ -88,7 +88,7 @@ internal sealed class DebertaV2Encoder : Module
         Tensor? relative = null; // [2·span, hidden]
         if (rel_embeddings is not null)
         {
-            relative = rel_embeddings.Forward(arange(rel_embeddings.Count, dtype: ScalarType.Int64, device: x.device), rows);
+            relative = rel_embeddings.Forward(tensor(Enumerable.Range(0, rel_embeddings.Count).Select(row => (long)row).ToArray(), device: x.device), rows);
             relative = LayerNorm?.Forward(relative, rows) ?? relative;
         }
 
@@ -112,10 +112,10 @@ internal sealed class DebertaV2Encoder : Module
     }
 }
 
-/// <summary>What DeBERTa's layers need to know of config.json.</summary>
-/// <param name="Span">Buckets of distances to each side.</param>
-/// <param name="Buckets">Buckets of config.json; 0: every distance by itself.</param>
-/// <param name="Farthest">Distances beyond are as one.</param>
+/// <summary>
+/// What DeBERTa's layers need to know of config.json: distances fall into <c>Span</c> rows to each side, of which <c>Buckets</c> (0: every
+/// distance by itself) reach up to <c>Farthest</c>.
+/// </summary>
 internal sealed record DebertaV2Shape(
     int Hidden, int Heads, int HeadDim, bool IsRelative, int Span, int Buckets, int Farthest, bool ContentToPosition, bool PositionToContent, bool SharesProjections)
 {

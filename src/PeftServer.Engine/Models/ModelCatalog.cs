@@ -141,7 +141,13 @@ public static class ModelCatalog
     /// <summary>The first relatives of Llama that answered questions named their body otherwise, and still do.</summary>
     private static string AnswersBody(PretrainedConfig config, string body) => config.ModelType is "llama" or "qwen2" or "qwen3" or "qwen3_moe" ? "transformer" : body;
 
-    private static PretrainedModel? WithHead(PretrainedConfig config, ModelHead head, Decoder decoder, DecoderHead causal) => head switch
+    private static PretrainedModel? WithHead(PretrainedConfig config, ModelHead head, Decoder decoder, DecoderHead causal)
+    {
+        _ = config.Has("final_logit_softcapping"); // of the language-modelling head alone, which reads it
+        return OfDecoder(config, head, decoder, causal);
+    }
+
+    private static PretrainedModel? OfDecoder(PretrainedConfig config, ModelHead head, Decoder decoder, DecoderHead causal) => head switch
     {
         ModelHead.CausalLM => new DecoderForCausalLM(config, decoder, causal),
         ModelHead.SequenceClassification => new DecoderForClassification(config, decoder, causal.Body, PredictionKind.Sequence),

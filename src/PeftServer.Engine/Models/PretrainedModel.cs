@@ -5,7 +5,7 @@ using PeftServer.Engine.Weights;
 namespace PeftServer.Engine.Models;
 
 /// <summary>
-/// A frozen base model. <see cref="Plan(string)"/> makes it as shapes alone, without libtorch: paths, sites, counts. <see cref="Load"/>
+/// A frozen base model. <see cref="Plan(string, ModelHead?)"/> makes it as shapes alone, without libtorch: paths, sites, counts. <see cref="Load"/>
 /// fills the same object with tensors.
 /// </summary>
 public abstract class PretrainedModel : Module, IDisposable

@@ -33,7 +33,7 @@ internal sealed class T5Positions(int buckets, int farthest, bool bidirectional)
 
         using var scope = NewDisposeScope();
         using var rows = ForwardBatch.Heads([new AdapterRun(batch.Runs[0].Adapters, 0, buckets)], batch.Ids.device);
-        var scores = table.Forward(arange(buckets, dtype: ScalarType.Int64, device: batch.Ids.device), rows); // [buckets, H]
+        var scores = table.Forward(tensor(Enumerable.Range(0, buckets).Select(row => (long)row).ToArray(), device: batch.Ids.device), rows); // [buckets, H]
         return new T5PositionBias(this, scores.MoveToOuterDisposeScope(), bidirectional, shifts is [var shift] ? shift : 0);
     }
 

@@ -19,18 +19,16 @@ internal static class UnreadFields
     /// <summary>Names that say nothing about what a forward pass computes, or repeat what another field says.</summary>
     private static readonly HashSet<string> Harmless =
     [
-        "tie_word_embeddings", "tie_encoder_decoder", "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "pretraining_tp", "gradient_checkpointing",
-        "attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "_experts_implementation", "use_flash_attention", "use_flash_attn", "cache_implementation",
-        "router_aux_loss_coef", "router_z_loss_coef", "chunk_size_feed_forward", "cross_attention_hidden_size", "reorder_and_upcast_attn", "attention_softmax_in_fp32",
-        "masked_softmax_fusion", "slow_but_exact", "sparse_prediction", "sparse_pred_ignore_index", "deterministic_flash_attn", "reference_compile", "repad_logits_with_grad",
-        "is_gated_act", "num_hidden_layers", "offset_alibi", "skip_bias_add", "skip_bias_add_qkv", "num_kv_heads", "original_max_position_embeddings", "dense_act_fn", 
-        "pooler_hidden_size", "pooler_hidden_act", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-        "pooler_size_per_head", "pooler_type", "classifier_pooling", "classifier_bias", "classifier_activation", "decoder_bias", "summary_activation", "summary_last_dropout",
-        "keys_to_ignore_at_inference", "sinusoidal_pos_embds", "use_return_dict", 
-        "normalize_embedding", "mlm_mask_token_id",
-        "rope_type", "type", 
-        
-        "relu_dropout", 
+        "tie_word_embeddings", "tie_encoder_decoder", "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "pretraining_tp",
+        "gradient_checkpointing", "attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "_experts_implementation",
+        "use_flash_attention", "use_flash_attn", "cache_implementation", "router_aux_loss_coef", "router_z_loss_coef", "chunk_size_feed_forward",
+        "cross_attention_hidden_size", "reorder_and_upcast_attn", "attention_softmax_in_fp32", "masked_softmax_fusion", "slow_but_exact", "sparse_prediction",
+        "sparse_pred_ignore_index", "deterministic_flash_attn", "reference_compile", "repad_logits_with_grad", "is_gated_act", "num_hidden_layers",
+        "offset_alibi", "skip_bias_add", "skip_bias_add_qkv", "num_kv_heads", "original_max_position_embeddings", "dense_act_fn", "pooler_hidden_size",
+        "pooler_hidden_act", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+        "classifier_pooling", "classifier_bias", "classifier_activation", "decoder_bias", "summary_activation", "summary_last_dropout",
+        "keys_to_ignore_at_inference", "sinusoidal_pos_embds", "use_return_dict", "normalize_embedding", "mlm_mask_token_id", "rope_type", "type",
+        "relu_dropout",
     ];
 
     /// <summary>Whether the model may ignore the field.</summary>

@@ -82,6 +82,9 @@ internal sealed record GgufArchitecture(
             new Dictionary<string, string> { ["token_embd"] = "word_embeddings", ["token_embd_norm"] = "word_embeddings_layernorm", ["output_norm"] = "ln_f" }),
     };
 
+    /// <summary>The <c>model_type</c>s that GGUF files are read as.</summary>
+    public static IEnumerable<string> ModelTypes => All.Values.Select(one => one.ModelType).Append("mixtral");
+
     /// <summary>The architecture a file names. Throws <see cref="CheckpointException"/> for one that is not known.</summary>
     public static GgufArchitecture Of(string name) => All.TryGetValue(name, out var found)
         ? found

@@ -1,5 +1,4 @@
 using System.IO.Compression;
-using System.Text.Json;
 using PeftServer.Engine.Weights.Pickle;
 
 namespace PeftServer.Engine.Weights;
