@@ -208,7 +208,7 @@ public abstract class Adapter : IDisposable
             throw new NotSupportedException("layer_replication: layers share their weights, so what their adapters add cannot be merged. Serve it unmerged.");
         }
 
-        _parts.Where(entry => !entry.Part.MergesIntoTied).ToList().ForEach(entry => RefuseTied(entry.Site));
+        _parts.Where(entry => !entry.Part.MergesIntoTied && entry.Part is not BaseLayerCopy).ToList().ForEach(entry => RefuseTied(entry.Site));
         var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
