@@ -1,6 +1,8 @@
 using System.Collections.Concurrent;
 using PeftServer.Core.Inference;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Generation;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
@@ -47,15 +49,24 @@ internal sealed class ServedModel : IDisposable
     /// </summary>
     public Speech SpeechOf(AdapterReference? adapter) => adapter is null ? _base : _adapters.GetOrAdd(adapter.Digest, _ =>
     {
+        var config = AdapterFile.ReadConfig(adapter.Folder);
         var template = Path.Combine(adapter.Folder, "chat_template.jinja");
         var stops = AdapterCompanions.StopTokens(adapter.Folder);
         return new Speech(
             File.Exists(template) ? new ChatEncoder(Tokenizer, template: ChatTemplate.Parse(File.ReadAllText(template))) : _base.Chat,
-            stops.Count > 0 ? stops : _base.StopTokens);
+            stops.Count > 0 ? stops : _base.StopTokens,
+            config);
     });
 
     public void Dispose() => _engine.Dispose();
 }
 
 /// <summary>How chats become tokens, and which tokens end a turn.</summary>
-internal sealed record Speech(ChatEncoder Chat, IReadOnlySet<int> StopTokens);
+/// <param name="Chat">Chats to tokens.</param>
+/// <param name="StopTokens">Tokens that end a turn.</param>
+/// <param name="Adapter">Settings of the adapter; null for the base.</param>
+internal sealed record Speech(ChatEncoder Chat, IReadOnlySet<int> StopTokens, AdapterConfig? Adapter = null)
+{
+    /// <summary>Tokens that the adapter puts before every chat.</summary>
+    public int VirtualTokens => (Adapter as PromptConfig)?.NumVirtualTokens ?? 0;
+}

@@ -19,6 +19,7 @@ public static class WorkerServices
             services.AddSingleton<TrainingDevices>();
             services.AddSingleton<RunFolders>();
             services.AddSingleton<TrainerLauncher>();
+            services.AddSingleton<ExpertStaging>();
             services.AddSingleton<RunStaging>();
             services.AddSingleton<RunRecord>();
             services.AddSingleton<JobSupervisor>();

@@ -11,6 +11,7 @@ using PeftServer.Core.Files;
 using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters.Xlora;
 
 namespace PeftServer.Api.FineTuning;
 
@@ -121,6 +122,17 @@ internal static partial class JobCreation
             faults.Add(new(
                 $"Model {name} is not available for fine-tuning: it is fine-tuned already, and training starts from a base model. Use '{model.BaseName}'.",
                 "model", "model_not_available"));
+        }
+
+        foreach (var (number, expert) in (request.Peft as XloraConfig)?.Adapters ?? new Dictionary<string, string>())
+        {
+            var found = await models.ResolveAsync(Tenancy.DefaultProject, expert, cancellationToken);
+            if (found?.Adapter is null || found.BaseName != request.Model)
+            {
+                faults.Add(new(
+                    $"'{ForeignText.Clean(expert, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; X-LoRA mixes LoRA adapters of one base.",
+                    $"peft.adapters.{ForeignText.Clean(number, 20)}", "model_not_available"));
+            }
         }
 
         await CheckFileAsync("training_file", request.TrainingFile);

@@ -1,5 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Adapters.AdapterHub;
+using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -7,7 +9,7 @@ namespace PeftServer.Engine.Adapters;
 
 /// <summary>
 /// Adapters in folders as PEFT's <c>save_pretrained</c> writes them: <c>adapter_config.json</c> beside
-/// <c>adapter_model.safetensors</c>.
+/// <c>adapter_model.safetensors</c>; those of the <c>adapters</c> library are <see cref="AdapterHubFile"/>'s.
 /// </summary>
 public static class AdapterFile
 {
@@ -20,10 +22,24 @@ public static class AdapterFile
     /// <summary>Writes the adapter to <paramref name="folder"/>, which is made where it is missing.</summary>
     public static void Save(Adapter adapter, string folder, string baseModelName)
     {
+        if (adapter is HubAdapter hub)
+        {
+            AdapterHubFile.Save(hub, folder, baseModelName);
+            return;
+        }
+
         Directory.CreateDirectory(folder);
-        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
-        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
+        adapter.Settle();
+        using var scope = NewDisposeScope();
+        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.SavedState.ToDictionary(entry => entry.Key, entry => entry.Value));
+        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.SavedConfig, baseModelName));
+        adapter.SaveBeside(folder, baseModelName);
     }
+
+    /// <summary>
+    /// Bytes of the weights' file, whether the adapter has tensors or shapes alone. (Whole numbers, which SHiRA has, take four bytes too.)
+    /// </summary>
+    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOfFloats(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape)));
 
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)
@@ -54,6 +70,11 @@ public static class AdapterFile
         try
         {
             var fields = JsonNode.Parse(File.ReadAllText(path))?.AsObject() ?? throw new CheckpointException($"{ConfigName} is null.");
+            if (AdapterHubFile.IsHubConfig(fields))
+            {
+                return AdapterHubFile.ReadConfig(fields);
+            }
+
             var method = (string?)fields["peft_type"] ?? throw new CheckpointException($"{ConfigName}: peft_type is missing.");
             if (!AdapterConfig.Types.TryGetValue(method, out var type))
             {
@@ -62,7 +83,12 @@ public static class AdapterFile
 
             DropNeutral(fields, type);
             var config = fields.Deserialize<AdapterConfig>(PeftJson.Options)!;
-            return config.Faults() is [var fault, ..] ? throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}") : config;
+            if (config.Faults() is [var fault, ..])
+            {
+                throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}");
+            }
+
+            return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
@@ -73,35 +99,21 @@ public static class AdapterFile
     /// <summary>
     /// Loads the adapter in <paramref name="folder"/> onto <paramref name="model"/>, on its device and in float32. Throws
     /// <see cref="CheckpointException"/> naming tensors that are missing, unexpected, of the wrong shape or not finite, and
-    /// <see cref="AdapterException"/> when it does not fit the model.
+    /// <see cref="AdapterException"/> when it does not fit the model. <paramref name="initialFolder"/> holds the adapter as its training
+    /// began, where its start was drawn from data and taken out of the base (CorDA, LoRA-GA).
     /// </summary>
-    public static Adapter Load(string folder, PretrainedModel model)
+    public static Adapter Load(string folder, PretrainedModel model, string? initialFolder = null)
     {
-        var adapter = ReadConfig(folder).CreateAdapter(model);
+        var config = ReadConfig(folder);
+        if (config is AdapterHubConfig)
+        {
+            return AdapterHubFile.Load(folder, model);
+        }
+
+        var adapter = config.CreateAdapter(model);
         try
         {
-            using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
-            Check(adapter, file.Header);
-            foreach (var (key, weight) in adapter.State)
-            {
-                using var scope = NewDisposeScope();
-                var stored = file.Tensor(key);
-                if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
-                {
-                    throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
-                }
-
-                var dtype = stored.is_floating_point() ? ScalarType.Float32 : stored.dtype;
-                weight.Set(stored.to(dtype, model.Device, copy: true).MoveToOuterDisposeScope());
-            }
-
-            foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
-            {
-                copy.Share();
-            }
-
-            adapter.Prepare();
-
+            Fill(adapter, folder, initialFolder);
             return adapter;
         }
         catch
@@ -110,6 +122,59 @@ public static class AdapterFile
             throw;
         }
     }
+
+    /// <summary>Loads the tensors in <paramref name="folder"/> into an adapter of its settings; what <see cref="Load"/> throws for them.</summary>
+    internal static void Fill(Adapter adapter, string folder, string? initialFolder = null)
+    {
+        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        Check(adapter, file.Header);
+        foreach (var (key, weight) in adapter.State)
+        {
+            using var scope = NewDisposeScope();
+            var stored = file.Tensor(key);
+            if (stored.is_floating_point() && !stored.isfinite().all().item<bool>())
+            {
+                throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
+            }
+
+            weight.Set(Owned(stored, adapter.Model.Device));
+        }
+
+        ReadStart(adapter, initialFolder);
+        foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
+        {
+            copy.Share();
+        }
+
+        adapter.Prepare();
+    }
+
+    /// <summary>Gives the parts that took their start out of the base what that was.</summary>
+    private static void ReadStart(Adapter adapter, string? folder)
+    {
+        var starts = adapter.Parts.SelectMany(entry => entry.Part.Start.Select(start => (adapter.KeyOf(entry.Site, start.Name), start.Weight))).ToList();
+        if (starts.Count == 0)
+        {
+            return;
+        }
+
+        if (folder is null)
+        {
+            throw new AdapterException("init_lora_weights",
+                "This adapter was trained on a base that its start, made from data, was taken out of. Its files do not say what that was: "
+                + "convert it to a plain LoRA with PEFT's path_initial_model_for_weight_conversion.");
+        }
+
+        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        foreach (var (key, weight) in starts)
+        {
+            using var scope = NewDisposeScope();
+            weight.Set(Owned(file.Tensor(key), adapter.Model.Device));
+        }
+    }
+
+    private static Tensor Owned(Tensor stored, Device device) =>
+        stored.to(stored.is_floating_point() ? ScalarType.Float32 : stored.dtype, device, copy: true).MoveToOuterDisposeScope();
 
     /// <summary>Holds a file's header against what the adapter has: every tensor placed, every place filled, shapes equal.</summary>
     public static void Check(Adapter adapter, SafetensorsHeader header)
@@ -125,7 +190,7 @@ public static class AdapterFile
 
         foreach (var (key, entry) in header.Entries)
         {
-            if (!entry.Shape.SequenceEqual(wanted[key].Shape))
+            if (!wanted[key].IsNominal && !entry.Shape.SequenceEqual(wanted[key].Shape))
             {
                 throw new CheckpointException(
                     $"{WeightsName}: '{key}' has the shape [{string.Join(", ", entry.Shape)}]; this model needs [{string.Join(", ", wanted[key].Shape)}].");
@@ -133,7 +198,7 @@ public static class AdapterFile
         }
     }
 
-    private static string Listed(string what, List<string> names) =>
+    internal static string Listed(string what, List<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
 
     private static void DropNeutral(JsonObject fields, Type type)
@@ -150,7 +215,7 @@ public static class AdapterFile
         }
     }
 
-    private static bool IsNeutral(JsonNode? value) => value switch
+    internal static bool IsNeutral(JsonNode? value) => value switch
     {
         null => true,
         JsonArray list => list.Count == 0,

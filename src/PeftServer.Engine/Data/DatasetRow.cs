@@ -3,7 +3,11 @@ using PeftServer.Engine.Tokenizers.ChatTemplates;
 namespace PeftServer.Engine.Data;
 
 /// <summary>A row of a dataset file whose form is good.</summary>
-internal abstract record DatasetRow(DatasetFormat Format);
+internal abstract record DatasetRow(DatasetFormat Format)
+{
+    /// <summary>The task it is of, counted from 0.</summary>
+    public int Task { get; init; }
+}
 
 /// <summary>A chat; the assistant's messages without <c>weight: 0</c> are learnt.</summary>
 internal sealed record ChatRow(Conversation Chat, IReadOnlySet<int> Trained) : DatasetRow(DatasetFormat.Messages);

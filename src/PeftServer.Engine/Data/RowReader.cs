@@ -32,7 +32,8 @@ internal sealed class RowReader(long line, FaultList faults)
             : root.TryGetProperty("prompt", out var prompt) ? ReadPromptCompletion(root, prompt)
             : root.TryGetProperty("text", out var text) ? ReadText(text)
             : Unknown(root);
-        return IsGood ? row : null;
+        var task = RowTask.Read(root, Fault);
+        return IsGood ? row! with { Task = task } : null;
     }
 
     private ChatRow? ReadChat(JsonElement root, JsonElement messages)

@@ -73,7 +73,7 @@ public sealed record TrainingData(IReadOnlyList<TrainingRow> Rows, DataSummary S
 
             try
             {
-                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode));
+                rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode).Select(taken => taken with { Task = row.Task }));
             }
             catch (TemplateException e)
             {

@@ -9,6 +9,9 @@ namespace PeftServer.Engine.Data;
 /// <param name="Line">Line of the file, from 1.</param>
 public sealed record TrainingRow(int[] InputIds, bool[] Trained, long Line)
 {
+    /// <summary>The task it is of, for methods that know several.</summary>
+    public int Task { get; init; }
+
     /// <summary>Targets that count: those with something before them.</summary>
     public int TrainedCount => Trained.AsSpan(Math.Min(1, Trained.Length)).Count(true);
 }

@@ -108,7 +108,7 @@ public sealed class GenerationEngine : IDisposable
                 var adapter = sequence.Request.Adapter is { } reference
                     ? adapters.Get(reference, used => _running.Exists(other => other.Adapters.Contains(used)))
                     : null;
-                sequence.Start(model.LayerCount, adapter);
+                sequence.Start(model.LayerCount, model.MaxLength, adapter);
                 _running.Add(sequence);
             }
             catch (Exception e)
@@ -131,7 +131,7 @@ public sealed class GenerationEngine : IDisposable
         {
             using var scope = NewDisposeScope();
             using var batch = ForwardBatch.Cached(
-                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters))], model.Device);
+                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters, Task: chunk.Sequence.Request.Task))], model.Device);
             var hidden = model.Hidden(batch); // [n, hidden]
             var ready = new List<(GenerationSequence Sequence, long Last)>();
             for (var i = 0; i < chunks.Count; i++)
@@ -160,13 +160,14 @@ public sealed class GenerationEngine : IDisposable
         var chunks = new List<(GenerationSequence Sequence, IReadOnlyList<int> Tokens)>();
         foreach (var sequence in _running.OrderBy(sequence => sequence.PendingCount > 1))
         {
-            if (budget == 0)
+            // Rows of a prompt go in whole, with one token at least; they may exceed the budget of a step that feeds nothing else.
+            if (budget <= 0 || (chunks.Count > 0 && budget <= sequence.PromptRows))
             {
                 break;
             }
 
-            var tokens = sequence.Peek(budget);
-            budget -= tokens.Count;
+            var tokens = sequence.Peek(Math.Max(1, budget - sequence.PromptRows));
+            budget -= tokens.Count + sequence.PromptRows;
             chunks.Add((sequence, tokens));
         }
 
@@ -178,7 +179,7 @@ public sealed class GenerationEngine : IDisposable
     {
         var lasts = tensor(ready.Select(entry => entry.Last).ToArray(), device: hidden.device);
         var adapters = ready.Select((entry, i) => new AdapterRun(entry.Sequence.Adapters, i, 1)).ToList();
-        using var batch = ForwardBatch.Heads(adapters, model.Device);
+        using var batch = ForwardBatch.Heads(adapters, model.Device, [.. ready.Select(entry => entry.Sequence.Request.Task)]);
         var logits = model.Logits(hidden.index_select(0, lasts), batch).to(ScalarType.Float32); // [m, vocab]
         var likeliest = logits.argmax(-1).cpu().data<long>().ToArray(); // the one device sync of the step
         for (var i = 0; i < ready.Count; i++)

@@ -10,6 +10,9 @@ public sealed record GenerationRequest
 
     /// <summary>The adapter to use; null for the base alone.</summary>
     public AdapterReference? Adapter { get; init; }
+
+    /// <summary>The task the sequence is of, for adapters that know several; counted from 0.</summary>
+    public int Task { get; init; }
 }
 
 /// <summary>An adapter by the digest of its files, and the folder that holds them.</summary>

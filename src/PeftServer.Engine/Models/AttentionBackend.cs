@@ -42,16 +42,19 @@ public abstract class AttentionBackend
 
     /// <summary>
     /// Each sequence over the tokens of another batch, an encoder's: sequence i sees k and v [m, H, D] from
-    /// <paramref name="keyStarts"/>[i] to the next.
+    /// <paramref name="keyStarts"/>[i] to the next, behind what <paramref name="before"/> puts before them.
     /// </summary>
-    public static Tensor AttendAcross(IReadOnlyList<int> starts, Tensor q, Tensor k, Tensor v, IReadOnlyList<int> keyStarts, AttentionOptions options)
+    public static Tensor AttendAcross(
+        IReadOnlyList<int> starts, Tensor q, Tensor k, Tensor v, IReadOnlyList<int> keyStarts, AttentionOptions options,
+        Func<int, Tensor, Tensor, (Tensor Keys, Tensor Values)> before)
     {
         using var scope = NewDisposeScope();
         var outputs = new Tensor[starts.Count - 1];
         for (var i = 0; i < outputs.Length; i++)
         {
             var (key, keys) = (keyStarts[i], keyStarts[i + 1] - keyStarts[i]);
-            outputs[i] = AttendGeneral(q.narrow(0, starts[i], starts[i + 1] - starts[i]), k.narrow(0, key, keys), v.narrow(0, key, keys), options with { Bidirectional = true });
+            var (seen, values) = before(i, k.narrow(0, key, keys), v.narrow(0, key, keys));
+            outputs[i] = AttendGeneral(q.narrow(0, starts[i], starts[i + 1] - starts[i]), seen, values, options with { Bidirectional = true });
         }
 
         return cat(outputs, 0).MoveToOuterDisposeScope(); // [n, H, D]

@@ -57,12 +57,13 @@ internal sealed class BartModel : Module
 }
 
 /// <summary>What BART's encoder and decoder each read of config.json under a name of their own.</summary>
-internal sealed record BartShape(int Width, int Layers, int Heads, int Inner, bool IsDecoder)
+internal sealed record BartShape(int Width, int Layers, int Heads, int Inner, bool IsDecoder, int FirstLayer)
 {
     public static BartShape Read(PretrainedConfig config, bool isDecoder)
     {
         var side = isDecoder ? "decoder" : "encoder";
-        return new BartShape(config.Int("d_model"), config.Int($"{side}_layers"), config.Int($"{side}_attention_heads"), config.Int($"{side}_ffn_dim"), isDecoder);
+        return new BartShape(config.Int("d_model"), config.Int($"{side}_layers"), config.Int($"{side}_attention_heads"), config.Int($"{side}_ffn_dim"), isDecoder,
+            isDecoder ? config.Int("encoder_layers") : 0);
     }
 }
 
@@ -79,7 +80,7 @@ internal sealed class BartStack : Module
     public BartStack(PretrainedConfig config, Weight table, bool isDecoder)
     {
         var shape = BartShape.Read(config, isDecoder);
-        embed_tokens = new Embedding(config.VocabSize, shape.Width, table);
+        embed_tokens = new Embedding(config.VocabSize, shape.Width, table) { LookupScale = config.Flag("scale_embedding", false) ? Math.Sqrt(shape.Width) : 1 };
         embed_positions = new Embedding(config.Int("max_position_embeddings", 1024) + 2, shape.Width);
         layers = [.. Enumerable.Range(0, shape.Layers).Select(index => new BartLayer(config, shape, index))];
         layernorm_embedding = new LayerNorm(shape.Width, 1e-5);
@@ -111,18 +112,23 @@ internal sealed class BartLayer(PretrainedConfig config, BartShape shape, int in
     public readonly Linear fc1 = new(shape.Width, shape.Inner, hasBias: true);
     public readonly Linear fc2 = new(shape.Inner, shape.Width, hasBias: true);
     public readonly LayerNorm final_layer_norm = new(shape.Width, 1e-5);
+    public readonly ResidualSite attention_adapters = new(Sublayer.SelfAttention, shape.FirstLayer + index);
+    public readonly ResidualSite? cross_attention_adapters = shape.IsDecoder ? new(Sublayer.CrossAttention, shape.FirstLayer + index) : null;
+    public readonly ResidualSite output_adapters = new(Sublayer.FeedForward, shape.FirstLayer + index);
+    public readonly HiddenSite reft_layer = new(shape.Width, shape.FirstLayer + index);
     private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "activation_function", "gelu");
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        x = self_attn_layer_norm.Forward(x.Plus(self_attn.Forward(x, batch)), batch); // [n, width]
+        x = attention_adapters.Add(self_attn.Forward(x, batch), x, batch, self_attn_layer_norm); // [n, width]
         if (encoder_attn is not null)
         {
-            x = encoder_attn_layer_norm!.Forward(x.Plus(encoder_attn.Forward(x, batch)), batch);
+            x = cross_attention_adapters!.Add(encoder_attn.Forward(x, batch), x, batch, encoder_attn_layer_norm);
         }
 
-        return final_layer_norm.Forward(x.Plus(fc2.Forward(_act(fc1.Forward(x, batch)), batch)), batch).MoveToOuterDisposeScope();
+        x = output_adapters.Add(fc2.Forward(_act(fc1.Forward(x, batch)), batch), x, batch, final_layer_norm);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 

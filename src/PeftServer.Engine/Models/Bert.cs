@@ -12,6 +12,7 @@ internal sealed class BertModel : Encoder
     public readonly Linear? embeddings_project;
     public readonly BertEncoder encoder;
     public readonly BertPooler? pooler;
+    public readonly HiddenSite invertible_adapters;
 
     public BertModel(PretrainedConfig config, bool pools)
     {
@@ -28,6 +29,7 @@ internal sealed class BertModel : Encoder
         var hidden = Width = config.Int("hidden_size");
         var width = config.ModelType == "electra" ? config.Int("embedding_size", 128) : hidden;
         embeddings = new BertEmbeddings(config, width);
+        invertible_adapters = new HiddenSite(width);
         embeddings_project = width == hidden ? null : new Linear(width, hidden, hasBias: true);
         encoder = new BertEncoder(config);
         pooler = pools ? new BertPooler(hidden) : null;
@@ -40,7 +42,7 @@ internal sealed class BertModel : Encoder
     public override Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var x = embeddings.Forward(batch); // [n, width]
+        var x = invertible_adapters.Forward(embeddings.Forward(batch), batch); // [n, width]
         x = embeddings_project?.Forward(x, batch) ?? x; // [n, hidden]
         foreach (var layer in encoder.layer)
         {
@@ -77,21 +79,23 @@ internal sealed class BertLayer(PretrainedConfig config, int index) : Module
 {
     public readonly BertAttention attention = new(config, index);
     public readonly BertDense intermediate = new(config.Int("hidden_size"), config.Int("intermediate_size"));
-    public readonly BertOutput output = new(config.Int("intermediate_size"), config);
+    public readonly BertOutput output = new(config.Int("intermediate_size"), config, new ResidualSite(Sublayer.FeedForward, index));
+    public readonly HiddenSite reft_layer = new(config.Int("hidden_size"), index);
     private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "hidden_act", "gelu");
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         x = attention.Forward(x, batch); // [n, hidden]
-        return output.Forward(_act(intermediate.dense.Forward(x, batch)), x, batch).MoveToOuterDisposeScope();
+        x = output.Forward(_act(intermediate.dense.Forward(x, batch)), x, batch);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 
 internal sealed class BertAttention(PretrainedConfig config, int index) : Module
 {
     public readonly BertSelfAttention self = new(config.Int("hidden_size"), config.Int("num_attention_heads"), index);
-    public readonly BertOutput output = new(config.Int("hidden_size"), config);
+    public readonly BertOutput output = new(config.Int("hidden_size"), config, new ResidualSite(Sublayer.SelfAttention, index));
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
@@ -123,15 +127,16 @@ internal sealed class BertDense(int inFeatures, int outFeatures) : Module
 }
 
 /// <summary>Back to the residual stream, normed behind the sum.</summary>
-internal sealed class BertOutput(int inFeatures, PretrainedConfig config) : Module
+internal sealed class BertOutput(int inFeatures, PretrainedConfig config, ResidualSite end) : Module
 {
     public readonly Linear dense = new(inFeatures, config.Int("hidden_size"), hasBias: true);
     public readonly LayerNorm LayerNorm = new(config.Int("hidden_size"), config.Number("layer_norm_eps", 1e-12));
+    public readonly ResidualSite adapters = end;
 
     public Tensor Forward(Tensor x, Tensor residual, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return LayerNorm.Forward(dense.Forward(x, batch).Plus(residual), batch).MoveToOuterDisposeScope();
+        return adapters.Add(dense.Forward(x, batch), residual, batch, LayerNorm).MoveToOuterDisposeScope();
     }
 }
 

@@ -10,6 +10,7 @@ internal sealed class DebertaV2Model : Encoder
 {
     public readonly DebertaV2Embeddings embeddings;
     public readonly DebertaV2Encoder encoder;
+    public readonly HiddenSite invertible_adapters;
 
     public DebertaV2Model(PretrainedConfig config)
     {
@@ -21,6 +22,7 @@ internal sealed class DebertaV2Model : Encoder
         Width = config.Int("hidden_size");
         embeddings = new DebertaV2Embeddings(config);
         encoder = new DebertaV2Encoder(config);
+        invertible_adapters = new HiddenSite(Width);
     }
 
     public override Embedding TokenEmbedding => embeddings.word_embeddings;
@@ -30,7 +32,8 @@ internal sealed class DebertaV2Model : Encoder
     public override Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return encoder.Forward(embeddings.Forward(batch), batch).MoveToOuterDisposeScope(); // [n, width]
+        var x = invertible_adapters.Forward(embeddings.Forward(batch), batch);
+        return encoder.Forward(x, batch).MoveToOuterDisposeScope(); // [n, width]
     }
 }
 
@@ -105,7 +108,7 @@ internal sealed class DebertaV2Encoder : Module
             throw new NotSupportedException("DeBERTa's positions go through its adapters: sequences with different adapters cannot share a batch.");
         }
 
-        return ForwardBatch.Heads([new AdapterRun(batch.Runs[0].Adapters, 0, rel_embeddings?.Count ?? 0)], batch.Ids.device, batch.Dropout);
+        return ForwardBatch.Heads([new AdapterRun(batch.Runs[0].Adapters, 0, rel_embeddings?.Count ?? 0)], batch.Ids.device, dropout: batch.Dropout);
     }
 }
 
@@ -140,21 +143,23 @@ internal sealed class DebertaV2Layer(PretrainedConfig config, DebertaV2Shape sha
 {
     public readonly DebertaV2Attention attention = new(config, shape, index);
     public readonly BertDense intermediate = new(shape.Hidden, config.Int("intermediate_size"));
-    public readonly BertOutput output = new(config.Int("intermediate_size"), config);
+    public readonly BertOutput output = new(config.Int("intermediate_size"), config, new ResidualSite(Sublayer.FeedForward, index));
+    public readonly HiddenSite reft_layer = new(shape.Hidden, index);
     private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "hidden_act", "gelu");
 
     public Tensor Forward(Tensor x, Tensor? relative, ForwardBatch rows, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         x = attention.output.Forward(attention.self.Forward(x, relative, rows, batch), x, batch); // [n, hidden]
-        return output.Forward(_act(intermediate.dense.Forward(x, batch)), x, batch).MoveToOuterDisposeScope();
+        x = output.Forward(_act(intermediate.dense.Forward(x, batch)), x, batch);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 
 internal sealed class DebertaV2Attention(PretrainedConfig config, DebertaV2Shape shape, int index) : Module
 {
     public readonly DisentangledSelfAttention self = new(shape, index);
-    public readonly BertOutput output = new(shape.Heads * shape.HeadDim, config);
+    public readonly BertOutput output = new(shape.Heads * shape.HeadDim, config, new ResidualSite(Sublayer.SelfAttention, index));
 }
 
 internal sealed class DisentangledSelfAttention : Module

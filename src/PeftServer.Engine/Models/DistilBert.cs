@@ -7,6 +7,7 @@ internal sealed class DistilBertModel(PretrainedConfig config) : Encoder
 {
     public readonly DistilBertEmbeddings embeddings = new(config);
     public readonly DistilBertTransformer transformer = new(config);
+    public readonly HiddenSite invertible_adapters = new(config.Int("dim", 768));
 
     public override Embedding TokenEmbedding => embeddings.word_embeddings;
 
@@ -15,7 +16,7 @@ internal sealed class DistilBertModel(PretrainedConfig config) : Encoder
     public override Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var x = embeddings.Forward(batch); // [n, width]
+        var x = invertible_adapters.Forward(embeddings.Forward(batch), batch); // [n, width]
         foreach (var layer in transformer.layer)
         {
             x = layer.Forward(x, batch);
@@ -50,12 +51,16 @@ internal sealed class DistilBertLayer(PretrainedConfig config, int index) : Modu
     public readonly LayerNorm sa_layer_norm = new(config.Int("dim", 768), 1e-12);
     public readonly DistilBertFeedForward ffn = new(config);
     public readonly LayerNorm output_layer_norm = new(config.Int("dim", 768), 1e-12);
+    public readonly ResidualSite attention_adapters = new(Sublayer.SelfAttention, index);
+    public readonly ResidualSite output_adapters = new(Sublayer.FeedForward, index);
+    public readonly HiddenSite reft_layer = new(config.Int("dim", 768), index);
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        x = sa_layer_norm.Forward(attention.Forward(x, batch).Plus(x), batch); // [n, width]
-        return output_layer_norm.Forward(ffn.Forward(x, batch).Plus(x), batch).MoveToOuterDisposeScope();
+        x = attention_adapters.Add(attention.Forward(x, batch), x, batch, sa_layer_norm); // [n, width]
+        x = output_adapters.Add(ffn.Forward(x, batch), x, batch, output_layer_norm);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 

@@ -12,6 +12,12 @@ public sealed class Embedding(int count, int width, Weight? tied = null) : Site
 
     public int Width { get; } = width;
 
+    /// <summary>
+    /// What its model multiplies a vector by when it looks it up. transformers does so inside of the table for some, and then not for vectors
+    /// that come from elsewhere, such as a prompt's.
+    /// </summary>
+    public double LookupScale { get; init; } = 1;
+
     public override Weight Weight => weight;
 
     /// <summary>x: ids [n]; the result is [n, width].</summary>

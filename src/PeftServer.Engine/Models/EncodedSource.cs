@@ -11,11 +11,16 @@ public sealed class EncodedSource : IDisposable
     /// <summary>Takes over both.</summary>
     /// <param name="batch">What the encoder read: borders of the texts, and the adapters they are under.</param>
     /// <param name="hidden">[m, hidden].</param>
-    public EncodedSource(ForwardBatch batch, Tensor hidden) => (Batch, Hidden) = (batch, hidden.DetachFromDisposeScope());
+    /// <param name="prefixes">Keys and values that adapters put before those of the texts.</param>
+    public EncodedSource(ForwardBatch batch, Tensor hidden, IReadOnlyList<AttentionPrefix>? prefixes = null) =>
+        (Batch, Hidden, Prefixes) = (batch, hidden.DetachFromDisposeScope(), prefixes ?? []);
 
     public ForwardBatch Batch { get; }
 
     public Tensor Hidden { get; }
+
+    /// <summary>Keys and values that adapters put before those of the texts.</summary>
+    internal IReadOnlyList<AttentionPrefix> Prefixes { get; }
 
     /// <summary>
     /// Each sequence of <paramref name="batch"/> over its own text: q [n, H, D] of the decoder's tokens, keys and values projected
@@ -31,7 +36,8 @@ public sealed class EncodedSource : IDisposable
             var starts = batch.Starts.Skip(sequence).Take(source.Batch.SequenceCount + 1).ToList();
             var (k, v) = source.KeysAndValues(layer, keys, values, q.size(1), q.size(2));
             var own = q.narrow(0, starts[0], starts[^1] - starts[0]);
-            outputs.Add(AttentionBackend.AttendAcross([.. starts.Select(start => start - starts[0])], own, k, v, source.Batch.Starts, options));
+            outputs.Add(AttentionBackend.AttendAcross([.. starts.Select(start => start - starts[0])], own, k, v, source.Batch.Starts, options,
+                (text, key, value) => AttentionPrefix.Before(source.Prefixes, layer, text, key, value)));
             sequence += source.Batch.SequenceCount;
         }
 
@@ -44,6 +50,11 @@ public sealed class EncodedSource : IDisposable
     {
         Batch.Dispose();
         Hidden.Dispose();
+        foreach (var prefix in Prefixes)
+        {
+            prefix.Dispose();
+        }
+
         foreach (var (keys, values) in _kept.Values)
         {
             keys.Dispose();

@@ -9,6 +9,7 @@ internal sealed class Gpt2Model : Decoder
     public readonly Embedding wpe;
     public readonly IReadOnlyList<Gpt2Block> h;
     public readonly LayerNorm ln_f;
+    public readonly HiddenSite invertible_adapters;
 
     public Gpt2Model(PretrainedConfig config)
     {
@@ -17,6 +18,7 @@ internal sealed class Gpt2Model : Decoder
         wpe = new Embedding(config.Int("n_positions"), width);
         h = [.. Enumerable.Range(0, config.Int("n_layer")).Select(index => new Gpt2Block(config, index))];
         ln_f = new LayerNorm(width, config.Number("layer_norm_epsilon", 1e-5));
+        invertible_adapters = new HiddenSite(width);
     }
 
     public override Embedding TokenEmbedding => wte;
@@ -27,6 +29,7 @@ internal sealed class Gpt2Model : Decoder
     {
         using var scope = NewDisposeScope();
         var x = wte.Forward(batch.Ids, batch).Plus(wpe.Forward(batch.Positions, batch)); // [n, width]
+        x = invertible_adapters.Forward(x, batch);
         foreach (var block in h)
         {
             x = block.Forward(x, batch);
@@ -42,12 +45,16 @@ internal sealed class Gpt2Block(PretrainedConfig config, int index) : Module
     public readonly Gpt2Attention attn = new(config, index);
     public readonly LayerNorm ln_2 = new(config.Int("n_embd"), config.Number("layer_norm_epsilon", 1e-5));
     public readonly Gpt2Mlp mlp = new(config);
+    public readonly ResidualSite attention_adapters = new(Sublayer.SelfAttention, index);
+    public readonly ResidualSite output_adapters = new(Sublayer.FeedForward, index);
+    public readonly HiddenSite reft_layer = new(config.Int("n_embd"), index);
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        x = x.Plus(attn.Forward(ln_1.Forward(x, batch), batch));
-        return x.Plus(mlp.Forward(ln_2.Forward(x, batch), batch)).MoveToOuterDisposeScope();
+        x = attention_adapters.Add(attn.Forward(ln_1.Forward(x, batch), batch), x, batch);
+        x = output_adapters.Add(mlp.Forward(ln_2.Forward(x, batch), batch), x, batch);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 

@@ -8,6 +8,7 @@ internal sealed class GptJModel : Decoder
     public readonly Embedding wte;
     public readonly IReadOnlyList<GptJBlock> h;
     public readonly LayerNorm ln_f;
+    public readonly HiddenSite invertible_adapters;
     private readonly RotaryEmbedding _rotary;
 
     public GptJModel(PretrainedConfig config)
@@ -16,6 +17,7 @@ internal sealed class GptJModel : Decoder
         wte = new Embedding(config.VocabSize, width);
         h = [.. Enumerable.Range(0, config.Int("n_layer")).Select(index => new GptJBlock(config, index))];
         ln_f = new LayerNorm(width, config.Number("layer_norm_epsilon", 1e-5));
+        invertible_adapters = new HiddenSite(width);
         _rotary = new RotaryEmbedding(config, config.Int("rotary_dim", width / config.Int("n_head")));
     }
 
@@ -26,7 +28,7 @@ internal sealed class GptJModel : Decoder
     public override Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var x = wte.Forward(batch.Ids, batch); // [n, width]
+        var x = invertible_adapters.Forward(wte.Forward(batch.Ids, batch), batch); // [n, width]
         var angle = _rotary.At(batch, x.dtype);
         foreach (var block in h)
         {
@@ -42,12 +44,17 @@ internal sealed class GptJBlock(PretrainedConfig config, int index) : Module
     public readonly LayerNorm ln_1 = new(config.Int("n_embd"), config.Number("layer_norm_epsilon", 1e-5));
     public readonly GptJAttention attn = new(config.Int("n_embd"), config.Int("n_head"), index);
     public readonly GptJMlp mlp = new(config);
+    public readonly ResidualSite attention_adapters = new(Sublayer.SelfAttention, index);
+    public readonly ResidualSite output_adapters = new(Sublayer.FeedForward, index);
+    public readonly HiddenSite reft_layer = new(config.Int("n_embd"), index);
 
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         var normed = ln_1.Forward(x, batch);
-        return x.Plus(attn.Forward(normed, angle, batch)).Plus(mlp.Forward(normed, batch)).MoveToOuterDisposeScope();
+        x = attention_adapters.Add(attn.Forward(normed, angle, batch), x, batch);
+        x = output_adapters.Add(mlp.Forward(normed, batch), x, batch);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 

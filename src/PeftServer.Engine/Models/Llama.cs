@@ -29,9 +29,9 @@ public sealed class LlamaForCausalLM : CausalLanguageModel
 
     public override string OutputHead => nameof(lm_head);
 
-    public override Tensor Hidden(ForwardBatch batch) => model.Forward(batch);
+    protected override Tensor Through(ForwardBatch batch) => model.Forward(batch);
 
-    public override Tensor Logits(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch);
+    protected override Tensor Scores(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch);
 
     protected override bool Ignores(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal);
 }
@@ -42,6 +42,7 @@ internal sealed class LlamaModel : Module
     public readonly Embedding embed_tokens;
     public readonly IReadOnlyList<LlamaDecoderLayer> layers;
     public readonly RmsNorm norm;
+    public readonly HiddenSite invertible_adapters;
 
     public LlamaModel(PretrainedConfig config)
     {
@@ -49,6 +50,7 @@ internal sealed class LlamaModel : Module
         embed_tokens = new Embedding(config.VocabSize, shape.Hidden);
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new LlamaDecoderLayer(shape, index))];
         norm = new RmsNorm(shape.Hidden, shape.Eps);
+        invertible_adapters = new HiddenSite(shape.Hidden);
         Rotary = new RotaryEmbedding(config, shape.HeadDim);
     }
 
@@ -57,7 +59,7 @@ internal sealed class LlamaModel : Module
     public Tensor Forward(ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
+        var x = invertible_adapters.Forward(embed_tokens.Forward(batch.Ids, batch), batch); // [n, hidden]
         var angle = Rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
@@ -74,13 +76,16 @@ internal sealed class LlamaDecoderLayer(LlamaShape shape, int index) : Module
     public readonly LlamaMlp mlp = new(shape);
     public readonly RmsNorm input_layernorm = new(shape.Hidden, shape.Eps);
     public readonly RmsNorm post_attention_layernorm = new(shape.Hidden, shape.Eps);
+    public readonly ResidualSite attention_adapters = new(Sublayer.SelfAttention, index);
+    public readonly ResidualSite output_adapters = new(Sublayer.FeedForward, index);
+    public readonly HiddenSite reft_layer = new(shape.Hidden, index);
 
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        x = x.Plus(self_attn.Forward(input_layernorm.Forward(x, batch), angle, batch)); // [n, hidden]
-        x = x.Plus(mlp.Forward(post_attention_layernorm.Forward(x, batch), batch)); // [n, hidden]
-        return x.MoveToOuterDisposeScope();
+        x = attention_adapters.Add(self_attn.Forward(input_layernorm.Forward(x, batch), angle, batch), x, batch); // [n, hidden]
+        x = output_adapters.Add(mlp.Forward(post_attention_layernorm.Forward(x, batch), batch), x, batch); // [n, hidden]
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 }
 

@@ -71,6 +71,10 @@ internal sealed record LlamaVariant
     public double? Scale { get; init; }
     public double? SoftCap { get; init; }
     public double EmbeddingScale { get; init; } = 1;
+
+    /// <summary>transformers scales inside of the table, so a prompt's rows are not scaled.</summary>
+    public bool ScalesLookup { get; init; }
+
     public double ResidualScale { get; init; } = 1;
 
     /// <summary>The experts of a layer; null: it has one feed-forward part.</summary>
@@ -93,6 +97,7 @@ internal sealed class LlamaVariantModel : Decoder
     public readonly IReadOnlyList<VariantLayer> layers;
     public readonly Site? norm;
     public readonly Site? final_layernorm;
+    public readonly HiddenSite invertible_adapters;
     private readonly RotaryEmbedding _rotary;
     private readonly RotaryEmbedding? _localRotary;
     private readonly KeptScalar? _embeddingScale;
@@ -101,9 +106,10 @@ internal sealed class LlamaVariantModel : Decoder
     public LlamaVariantModel(PretrainedConfig config, LlamaVariant variant)
     {
         _variant = variant;
-        embed_tokens = new Embedding(config.VocabSize, variant.Hidden);
+        embed_tokens = new Embedding(config.VocabSize, variant.Hidden) { LookupScale = variant.ScalesLookup ? variant.EmbeddingScale : 1 };
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new VariantLayer(variant, index))];
         (norm, final_layernorm) = variant.FinalLayernorm ? (null, variant.Norm(variant.Hidden)) : (variant.Norm(variant.Hidden), (Site?)null);
+        invertible_adapters = new HiddenSite(variant.Hidden);
         _rotary = variant.LocalRotary
             ? new RotaryEmbedding(config, variant.RotaryDim, "full_attention", theta: 1_000_000)
             : new RotaryEmbedding(config, variant.RotaryDim);
@@ -119,7 +125,7 @@ internal sealed class LlamaVariantModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
-        x = _embeddingScale is null ? x : x.mul(_embeddingScale);
+        x = invertible_adapters.Forward(_embeddingScale is null ? x : x.mul(_embeddingScale), batch);
         var angle = _rotary.At(batch, x.dtype);
         var local = _localRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
@@ -139,6 +145,9 @@ internal sealed class VariantLayer : Module
     public readonly Site? post_attention_layernorm;
     public readonly Site? pre_feedforward_layernorm;
     public readonly Site? post_feedforward_layernorm;
+    public readonly ResidualSite attention_adapters;
+    public readonly ResidualSite output_adapters;
+    public readonly HiddenSite reft_layer;
     private readonly NormLayout _norms;
     private readonly KeptScalar? _residualScale;
 
@@ -152,6 +161,9 @@ internal sealed class VariantLayer : Module
         post_attention_layernorm = Norm(_norms is not NormLayout.Parallel);
         pre_feedforward_layernorm = Norm(_norms is NormLayout.Around);
         post_feedforward_layernorm = Norm(_norms is NormLayout.Around or NormLayout.Behind);
+        attention_adapters = new ResidualSite(Sublayer.SelfAttention, index);
+        output_adapters = new ResidualSite(Sublayer.FeedForward, index);
+        reft_layer = new HiddenSite(variant.Hidden, index);
         _residualScale = variant.ResidualScale == 1 ? null : new KeptScalar(variant.ResidualScale);
     }
 
@@ -162,11 +174,13 @@ internal sealed class VariantLayer : Module
         var attended = self_attn.Forward(normed, angle, batch);
         if (_norms is NormLayout.Parallel)
         {
-            return x.Plus(attended).Plus(mlp.Forward(normed, batch)).MoveToOuterDisposeScope();
+            x = attention_adapters.Add(attended, x, batch);
+            x = output_adapters.Add(mlp.Forward(normed, batch), x, batch);
+            return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
         }
 
         var behind = _norms is NormLayout.Around or NormLayout.Behind;
-        x = Add(x, behind ? post_attention_layernorm!.Forward(attended, batch) : attended);
+        x = attention_adapters.Add(Scaled(behind ? post_attention_layernorm!.Forward(attended, batch) : attended), x, batch);
         normed = _norms switch
         {
             NormLayout.Around => pre_feedforward_layernorm!.Forward(x, batch),
@@ -174,10 +188,11 @@ internal sealed class VariantLayer : Module
             _ => post_attention_layernorm!.Forward(x, batch),
         };
         var fed = mlp.Forward(normed, batch);
-        return Add(x, behind ? post_feedforward_layernorm!.Forward(fed, batch) : fed).MoveToOuterDisposeScope();
+        x = output_adapters.Add(Scaled(behind ? post_feedforward_layernorm!.Forward(fed, batch) : fed), x, batch);
+        return reft_layer.Forward(x, batch).MoveToOuterDisposeScope();
     }
 
-    private Tensor Add(Tensor x, Tensor y) => x.Plus(_residualScale is null ? y : y.mul(_residualScale));
+    private Tensor Scaled(Tensor y) => _residualScale is null ? y : y.mul(_residualScale);
 }
 
 internal sealed class VariantAttention : Module

@@ -120,6 +120,7 @@ internal static class LlamaVariants
             Act = c.Text(field, "gelu") == "gelu" && c.ModelType == "gemma" ? Activation.TanhGelu : Activation.Of(c, field, "gelu_pytorch_tanh"),
             Norm = width => new RmsNorm(width, eps, offset: true),
             EmbeddingScale = Math.Sqrt(c.Int("hidden_size")),
+            ScalesLookup = true,
         };
     }
 

@@ -90,6 +90,9 @@ public sealed class PretrainedConfig
         var other => throw Wrong(name, other, "an object"),
     };
 
+    /// <summary>All fields.</summary>
+    internal IReadOnlyList<KeyValuePair<string, JsonNode?>> Entries => [.. _fields];
+
     /// <summary>Texts in a list; empty where the field is absent.</summary>
     public IReadOnlyList<string> Texts(string name) => Field(name) switch
     {
@@ -186,6 +189,29 @@ public sealed class PretrainedConfig
                 throw new CheckpointException($"config.json: {_path}{name} = {Short(value!)} is not supported; this model would be computed without it.");
             }
         }
+    }
+
+    /// <summary>
+    /// The config of a model that has the layers <paramref name="order"/> of this one's <paramref name="count"/>: in what says how many there
+    /// are, and in lists with an entry for each.
+    /// </summary>
+    internal PretrainedConfig WithLayers(IReadOnlyList<int> order, int count)
+    {
+        string[] counts = ["num_hidden_layers", "n_layer", "num_layers"];
+        var fields = (JsonObject)_fields.DeepClone();
+        foreach (var (name, value) in _fields)
+        {
+            if (counts.Contains(name))
+            {
+                fields[name] = order.Count;
+            }
+            else if (value is JsonArray list && list.Count == count && (name.Contains("layer", StringComparison.Ordinal) || name.Contains("rope", StringComparison.Ordinal)))
+            {
+                fields[name] = new JsonArray([.. order.Select(layer => list[layer]?.DeepClone())]);
+            }
+        }
+
+        return new PretrainedConfig(fields);
     }
 
     internal CheckpointException Unsupported(string name, object value) =>

@@ -48,11 +48,13 @@ public abstract class Site : Module
 
     internal void Detach(Adapter adapter) => _parts.Remove(adapter);
 
+    internal IReadOnlyList<SiteAdapter> PartsOf(Adapter adapter) => _parts.TryGetValue(adapter, out var parts) ? parts : [];
+
     internal Tensor Next(Tensor x, in SiteCall call) =>
         call.Depth == 0 ? Frozen(x) : call.Parts[call.Depth - 1].Forward(x, call with { Depth = call.Depth - 1 });
 
     /// <summary>As <see cref="Forward"/>, for the adapters of one run; x is what that run has of the input.</summary>
-    private protected Tensor ForwardRun(Tensor x, ForwardBatch batch, AdapterRun run)
+    internal Tensor ForwardRun(Tensor x, ForwardBatch batch, AdapterRun run)
     {
         var parts = PartsOf(run);
         return parts.Count == 0 ? Frozen(x) : Next(x, new SiteCall(this, batch, run, parts, parts.Count));

@@ -85,15 +85,18 @@ internal sealed class T5Stack : Module
 internal sealed class T5Block : Module
 {
     public readonly IReadOnlyList<Module> layer;
+    public readonly HiddenSite reft_layer;
     private readonly T5AttentionLayer _self;
     private readonly T5AttentionLayer? _across;
     private readonly T5FeedForwardLayer _feedForward;
 
     public T5Block(PretrainedConfig config, int index, bool isDecoder)
     {
-        _self = new T5AttentionLayer(config, index, across: false);
-        _across = isDecoder ? new T5AttentionLayer(config, index, across: true) : null;
-        _feedForward = new T5FeedForwardLayer(config);
+        var number = isDecoder ? config.Int("num_layers") + index : index; // adapters count a decoder's layers on
+        _self = new T5AttentionLayer(config, index, across: false, new ResidualSite(Sublayer.SelfAttention, number));
+        _across = isDecoder ? new T5AttentionLayer(config, index, across: true, new ResidualSite(Sublayer.CrossAttention, number)) : null;
+        _feedForward = new T5FeedForwardLayer(config, new ResidualSite(Sublayer.FeedForward, number));
+        reft_layer = new HiddenSite(config.Int("d_model"), number);
         layer = _across is null ? [_self, _feedForward] : [_self, _across, _feedForward];
     }
 
@@ -104,20 +107,21 @@ internal sealed class T5Block : Module
         using var scope = NewDisposeScope();
         x = _self.Forward(x, bias, batch); // [n, width]
         x = _across?.Forward(x, null, batch) ?? x;
-        return _feedForward.Forward(x, batch).MoveToOuterDisposeScope();
+        return reft_layer.Forward(_feedForward.Forward(x, batch), batch).MoveToOuterDisposeScope();
     }
 }
 
-internal sealed class T5AttentionLayer(PretrainedConfig config, int index, bool across) : Module
+internal sealed class T5AttentionLayer(PretrainedConfig config, int index, bool across, ResidualSite end) : Module
 {
     public readonly T5Attention? SelfAttention = across ? null : new(config, index, across);
     public readonly T5Attention? EncDecAttention = across ? new(config, index, across) : null;
     public readonly RmsNorm layer_norm = new(config.Int("d_model"), config.Number("layer_norm_epsilon", 1e-6));
+    public readonly ResidualSite adapters = end;
 
     public Tensor Forward(Tensor x, AttentionBias? bias, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return x.Plus((SelfAttention ?? EncDecAttention)!.Forward(layer_norm.Forward(x, batch), bias, batch)).MoveToOuterDisposeScope();
+        return adapters.Add((SelfAttention ?? EncDecAttention)!.Forward(layer_norm.Forward(x, batch), bias, batch), x, batch).MoveToOuterDisposeScope();
     }
 }
 
@@ -164,15 +168,16 @@ internal sealed class T5Attention : Module
     }
 }
 
-internal sealed class T5FeedForwardLayer(PretrainedConfig config) : Module
+internal sealed class T5FeedForwardLayer(PretrainedConfig config, ResidualSite end) : Module
 {
     public readonly T5FeedForward DenseReluDense = new(config);
     public readonly RmsNorm layer_norm = new(config.Int("d_model"), config.Number("layer_norm_epsilon", 1e-6));
+    public readonly ResidualSite adapters = end;
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return x.Plus(DenseReluDense.Forward(layer_norm.Forward(x, batch), batch)).MoveToOuterDisposeScope();
+        return adapters.Add(DenseReluDense.Forward(layer_norm.Forward(x, batch), batch), x, batch).MoveToOuterDisposeScope();
     }
 }
 

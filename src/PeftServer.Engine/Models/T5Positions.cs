@@ -25,10 +25,16 @@ internal sealed class T5Positions(int buckets, int farthest, bool bidirectional)
             throw new NotSupportedException($"Sequences with different adapters cannot share a batch where one of them changes {table.Path}.");
         }
 
+        var shifts = batch.Runs.Select(run => run.Adapters.Sum(adapter => adapter.DistanceShift(bidirectional))).Distinct().ToList();
+        if (shifts.Count > 1)
+        {
+            throw new NotSupportedException("Sequences with prefixes of different lengths cannot share a batch where positions are distances.");
+        }
+
         using var scope = NewDisposeScope();
         using var rows = ForwardBatch.Heads([new AdapterRun(batch.Runs[0].Adapters, 0, buckets)], batch.Ids.device);
         var scores = table.Forward(tensor(Enumerable.Range(0, buckets).Select(row => (long)row).ToArray(), device: batch.Ids.device), rows); // [buckets, H]
-        return new T5PositionBias(this, scores.MoveToOuterDisposeScope(), bidirectional);
+        return new T5PositionBias(this, scores.MoveToOuterDisposeScope(), bidirectional, shifts is [var shift] ? shift : 0);
     }
 
     /// <summary>distances: position of the key less that of the query, int64; the result has the same shape.</summary>
@@ -55,8 +61,11 @@ internal sealed class T5Positions(int buckets, int farthest, bool bidirectional)
 /// <param name="positions">How distances fall into buckets.</param>
 /// <param name="scores">[buckets, H].</param>
 /// <param name="bidirectional">Whether tokens see those after them.</param>
-internal sealed class T5PositionBias(T5Positions positions, Tensor scores, bool bidirectional) : AttentionBias, IDisposable
+/// <param name="shift">How much further on keys seem to be.</param>
+internal sealed class T5PositionBias(T5Positions positions, Tensor scores, bool bidirectional, long shift) : AttentionBias, IDisposable
 {
+    private static readonly KeptScalar One = new(1L);
+    private readonly KeptScalar _shift = new(shift);
     private readonly Dictionary<(long Queries, long Keys), Tensor> _made = [];
 
     public bool IsBidirectional { get; } = bidirectional;
@@ -67,7 +76,7 @@ internal sealed class T5PositionBias(T5Positions positions, Tensor scores, bool 
         if (!_made.TryGetValue(lengths, out var bias))
         {
             using var scope = NewDisposeScope();
-            var rows = positions.Bucket(Distances(q, k)).flatten(); // [T·S]
+            var rows = positions.Bucket(Distances(q, k).add(_shift, One)).flatten(); // [T·S]
             _made[lengths] = bias = scores.index_select(0, rows).view(q.size(0), k.size(0), -1).permute(2, 0, 1).contiguous().DetachFromDisposeScope();
         }
 

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Data;
 
 namespace PeftServer.Engine.Training;
@@ -8,8 +9,8 @@ namespace PeftServer.Engine.Training;
 /// </summary>
 internal sealed record SftBatch
 {
-    private SftBatch(IReadOnlyList<int[]> sequences, long[] sources, long[] targets, int[] counts) =>
-        (Sequences, Sources, Targets, Counts) = (sequences, sources, targets, counts);
+    private SftBatch(IReadOnlyList<int[]> sequences, long[] sources, long[] targets, int[] counts, int[] tasks) =>
+        (Sequences, Sources, Targets, Counts, Tasks) = (sequences, sources, targets, counts, tasks);
 
     /// <summary>Token ids of each row.</summary>
     public IReadOnlyList<int[]> Sequences { get; }
@@ -22,6 +23,15 @@ internal sealed record SftBatch
 
     /// <summary>How many of the targets each row has; they stand row after row.</summary>
     public int[] Counts { get; }
+
+    /// <summary>The task that each row is of.</summary>
+    public int[] Tasks { get; }
+
+    /// <summary>Targets in the prompt that an adapter puts before every row.</summary>
+    public IReadOnlyList<PromptTarget> PromptTargets { get; init; } = [];
+
+    /// <summary>What the loss is a mean over: targets of the rows, and of the prompts before them.</summary>
+    public int LossCount => Targets.Length + (Sequences.Count * PromptTargets.Count);
 
     /// <summary>Where each row begins among all tokens, and at the end how many there are.</summary>
     public int[] Starts
@@ -64,7 +74,10 @@ internal sealed record SftBatch
 
             batches.Add(new SftBatch(
                 [.. Sequences.Skip(first).Take(i + 1 - first)], Array.ConvertAll(Sources[target..last], source => source - starts[first]), Targets[target..last],
-                Counts[first..(i + 1)]));
+                Counts[first..(i + 1)], Tasks[first..(i + 1)])
+            {
+                PromptTargets = PromptTargets,
+            });
             (first, target) = (i + 1, last);
         }
 
@@ -73,7 +86,7 @@ internal sealed record SftBatch
 
     public static SftBatch Of(IEnumerable<TrainingRow> rows)
     {
-        var (sequences, sources, targets, counts) = (new List<int[]>(), new List<long>(), new List<long>(), new List<int>());
+        var (sequences, sources, targets, counts, tasks) = (new List<int[]>(), new List<long>(), new List<long>(), new List<int>(), new List<int>());
         var start = 0;
         foreach (var row in rows)
         {
@@ -88,9 +101,10 @@ internal sealed record SftBatch
 
             sequences.Add(row.InputIds);
             counts.Add(row.TrainedCount);
+            tasks.Add(row.Task);
             start += row.InputIds.Length;
         }
 
-        return new SftBatch(sequences, [.. sources], [.. targets], [.. counts]);
+        return new SftBatch(sequences, [.. sources], [.. targets], [.. counts], [.. tasks]);
     }
 }

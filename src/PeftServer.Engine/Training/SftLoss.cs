@@ -1,5 +1,6 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training;
@@ -16,6 +17,14 @@ internal static class SftLoss
     {
         using var scope = NewDisposeScope();
         var scores = TokenScores.Of(model, adapters, batch, dropout);
-        return (Sft.Sum(scores, settings ?? new SftSettings()).MoveToOuterDisposeScope(), scores.Correct().MoveToOuterDisposeScope());
+        var (sum, correct) = (Sft.Sum(scores, settings ?? new SftSettings()), scores.Correct());
+        if (scores.Prompts is { } prompts)
+        {
+            var weights = batch.Sequences.SelectMany(_ => batch.PromptTargets.Select(target => (float)target.Weight)).ToArray();
+            sum = sum.Minus(prompts.LogProbs.mul(tensor(weights, device: model.Device)).sum());
+            correct = correct.Plus(prompts.Correct().to(ScalarType.Float32));
+        }
+
+        return (sum.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 }

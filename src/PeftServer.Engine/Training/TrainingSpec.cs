@@ -30,6 +30,9 @@ public sealed record TrainingSpec
     /// <summary>The method and its settings.</summary>
     public required AdapterConfig Peft { get; init; }
 
+    /// <summary>Folder of the adapters that the method mixes, in folders 0, 1, …; for X-LoRA.</summary>
+    public string? Experts { get; init; }
+
     /// <summary>What is learnt. Absent: supervised fine-tuning.</summary>
     public TrainingMethod Method { get; init; } = new();
 
@@ -48,6 +51,7 @@ public sealed record TrainingSpec
         {
             Model = Path.GetFullPath(spec.Model, folder),
             TrainingFile = Path.GetFullPath(spec.TrainingFile, folder),
+            Experts = spec.Experts is null ? null : Path.GetFullPath(spec.Experts, folder),
             ValidationFile = spec.ValidationFile is null ? null : Path.GetFullPath(spec.ValidationFile, folder),
         };
     }

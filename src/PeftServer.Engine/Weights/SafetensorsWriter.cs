@@ -12,11 +12,12 @@ namespace PeftServer.Engine.Weights;
 /// </summary>
 public static class SafetensorsWriter
 {
+    private static readonly Dictionary<string, string> Usual = new() { ["format"] = "pt" };
     private static readonly JsonWriterOptions Compact = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>
     /// Writes <paramref name="tensors"/> (on any device) to <paramref name="path"/>: to a temporary file beside it, flushed to
-    /// the disk, then renamed, so that a crash leaves the old file or the new one.
+    /// the disk, then renamed, so that a crash leaves the old file or the new one. Empty metadata is left out.
     /// </summary>
     public static void Write(string path, IReadOnlyDictionary<string, Tensor> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
@@ -25,7 +26,7 @@ public static class SafetensorsWriter
             .OrderByDescending(entry => Rank(entry.Dtype))
             .ThenBy(entry => entry.Key, Utf8Order.Instance)
             .ToList();
-        var header = Header(order, metadata ?? new Dictionary<string, string> { ["format"] = "pt" });
+        var header = Header(order.Select(entry => (entry.Key, (IReadOnlyList<long>)entry.Value.shape, entry.Dtype, (long)entry.Value.ElementSize)), metadata ?? Usual);
 
         var temporary = $"{path}.{Environment.ProcessId}.tmp";
         try
@@ -52,30 +53,43 @@ public static class SafetensorsWriter
         }
     }
 
+    /// <summary>Bytes of the file that float32 tensors of these shapes make, which need not be there.</summary>
+    public static long SizeOfFloats(IEnumerable<(string Name, IReadOnlyList<long> Shape)> tensors)
+    {
+        var order = tensors.OrderBy(entry => entry.Name, Utf8Order.Instance).ToList();
+        var data = order.Sum(entry => sizeof(float) * entry.Shape.Aggregate(1L, (product, size) => product * size));
+        return sizeof(ulong) + Header(order.Select(entry => (entry.Name, entry.Shape, "F32", (long)sizeof(float))), Usual).Length + data;
+    }
+
     private static int Rank(string dtype) =>
         SafetensorsHeader.Dtypes.Select((known, index) => (known.Name, index)).First(known => known.Name == dtype).index;
 
-    private static byte[] Header(IEnumerable<(string Name, Tensor Tensor, string Dtype)> order, IReadOnlyDictionary<string, string> metadata)
+    private static byte[] Header(
+        IEnumerable<(string Name, IReadOnlyList<long> Shape, string Dtype, long ElementSize)> order, IReadOnlyDictionary<string, string> metadata)
     {
         using var buffer = new MemoryStream();
         using (var json = new Utf8JsonWriter(buffer, Compact))
         {
             json.WriteStartObject();
-            json.WriteStartObject("__metadata__");
-            foreach (var (key, value) in metadata)
+            if (metadata.Count > 0)
             {
-                json.WriteString(key, value);
+                json.WriteStartObject("__metadata__");
+                foreach (var (key, value) in metadata)
+                {
+                    json.WriteString(key, value);
+                }
+
+                json.WriteEndObject();
             }
 
-            json.WriteEndObject();
             var at = 0L;
-            foreach (var (name, tensor, dtype) in order)
+            foreach (var (name, shape, dtype, elementSize) in order)
             {
-                var end = at + (tensor.numel() * tensor.ElementSize);
+                var end = at + (elementSize * shape.Aggregate(1L, (product, size) => product * size));
                 json.WriteStartObject(name);
                 json.WriteString("dtype", dtype);
                 json.WriteStartArray("shape");
-                foreach (var size in tensor.shape)
+                foreach (var size in shape)
                 {
                     json.WriteNumberValue(size);
                 }

@@ -73,6 +73,7 @@ internal sealed class Answers(ChatRequest request, ServedModel served, Speech sp
         {
             Prompt = prompt,
             Adapter = adapter,
+            Task = request.TaskId ?? 0,
             Sampling = ChatSettings.Sampling(request, speech.StopTokens, room, choice),
         };
         return new Answer(served.Engine.Generate(generation, cancellationToken), served.Tokenizer, request.Stop?.Values ?? []);

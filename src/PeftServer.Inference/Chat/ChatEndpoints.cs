@@ -71,6 +71,11 @@ internal static class ChatEndpoints
         }
 
         var speech = served.SpeechOf(adapter);
+        if (IKnowsTasks.Fault(speech.Adapter, request.TaskId ?? 0) is { } fault)
+        {
+            return (null, ApiError.BadRequest(fault, "task_id", "invalid_value"));
+        }
+
         int[] prompt;
         try
         {
@@ -81,11 +86,12 @@ internal static class ChatEndpoints
             return (null, ApiError.BadRequest($"The model's chat template does not take these messages: {e.Message}", "messages", "invalid_messages"));
         }
 
-        var room = limits.MaxLength - prompt.Length;
+        var most = limits.MaxLength - speech.VirtualTokens;
+        var room = most - prompt.Length;
         if (room < 1)
         {
             return (null, ApiError.BadRequest(
-                $"This model takes {limits.MaxLength} tokens, but the messages alone are {prompt.Length}. Shorten them.", "messages", "context_length_exceeded"));
+                $"This model takes {most} tokens, but the messages alone are {prompt.Length}. Shorten them.", "messages", "context_length_exceeded"));
         }
 
         return (new Answers(request, served, speech, adapter, prompt, room), null);

@@ -21,6 +21,9 @@ internal sealed record ChatRequest
     /// <summary>Not OpenAI's: only so many of the likeliest tokens are drawn from.</summary>
     public int? TopK { get; init; }
 
+    /// <summary>Not OpenAI's: the task the chat is of, from 0, for adapters of methods that know several (POLY, MULTITASK_PROMPT_TUNING).</summary>
+    public int? TaskId { get; init; }
+
     public int? MaxTokens { get; init; }
 
     public int? MaxCompletionTokens { get; init; }

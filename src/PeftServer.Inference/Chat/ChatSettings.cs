@@ -18,6 +18,7 @@ internal static class ChatSettings
         Range("temperature", request.Temperature, 0, 2);
         Range("top_p", request.TopP, 0, 1);
         Range("top_k", request.TopK, 0, int.MaxValue);
+        Range("task_id", request.TaskId, 0, int.MaxValue);
         Range("max_tokens", request.MaxTokens, 1, int.MaxValue);
         Range("max_completion_tokens", request.MaxCompletionTokens, 1, int.MaxValue);
         Range("n", request.N, 1, MaxChoices);

@@ -17,6 +17,9 @@ internal sealed record RunFolder(string Path)
 
     public string ValidationFile => In("validation.jsonl");
 
+    /// <summary>Adapters that the method mixes, in folders 0, 1, ….</summary>
+    public string Experts => In("experts");
+
     /// <summary>Copies for people; the truth is in <see cref="Events"/>.</summary>
     public string Output => In("stdout.log");
 

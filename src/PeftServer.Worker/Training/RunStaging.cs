@@ -15,7 +15,7 @@ internal sealed class StagingException(JobError error) : Exception(error.Message
 }
 
 /// <summary>Puts what a run needs into its folder. The trainer knows no store and no database.</summary>
-internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models)
+internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts)
 {
     /// <summary>
     /// Makes the folder of this attempt; checkpoints of a former run on this host move into it, so the trainer goes on from
@@ -38,7 +38,8 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             Directory.Move(former.Checkpoints, run.Checkpoints);
         }
 
-        await WriteSpecAsync(run, job, model, device, cancellationToken);
+        var mixes = await experts.StageAsync(job, run.Experts, cancellationToken);
+        await WriteSpecAsync(run, job, model, device, mixes, cancellationToken);
         return run;
     }
 
@@ -49,7 +50,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
         await from.CopyToAsync(to, cancellationToken);
     }
 
-    private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, CancellationToken cancellationToken)
+    private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, bool mixes, CancellationToken cancellationToken)
     {
         var spec = new TrainingSpec
         {
@@ -58,6 +59,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             TrainingFile = Path.GetFileName(run.TrainingFile),
             ValidationFile = job.ValidationFile is null ? null : Path.GetFileName(run.ValidationFile),
             Peft = job.Peft,
+            Experts = mixes ? Path.GetFileName(run.Experts) : null,
             Training = job.Training,
             Device = device.NameInTrainer,
         };

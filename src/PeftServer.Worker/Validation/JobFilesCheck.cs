@@ -4,6 +4,7 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
@@ -89,7 +90,14 @@ internal sealed partial class JobFilesCheck(
         {
             var tokenizer = Tokenizer.Load(model.Folder);
             var positions = PretrainedConfig.Read(model.Folder).Int("max_position_embeddings", UsualPositions);
-            var maxLength = Math.Min(job.Training.MaxLength ?? int.MaxValue, positions);
+            var virtualTokens = (job.Peft as PromptConfig)?.NumVirtualTokens ?? 0;
+            if (virtualTokens >= positions - 1)
+            {
+                return ([], new JobError(
+                    "invalid_value", $"{virtualTokens} virtual tokens leave no room in the {positions} that '{job.BaseModel}' takes. Use fewer.", "peft.num_virtual_tokens"));
+            }
+
+            var maxLength = Math.Min(job.Training.MaxLength ?? int.MaxValue, positions - virtualTokens);
             foreach (var (field, fileId) in FilesOf(job))
             {
                 reports.Add(await ReadAsync(job, field, fileId, tokenizer, maxLength, cancellationToken));

@@ -17,6 +17,9 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
 {
     public int Rows => Counts.Count;
 
+    /// <summary>Scores of the labels in the prompts before the rows, where a batch has any.</summary>
+    public TokenScores? Prompts { get; private init; }
+
     /// <summary>Targets of the first half of the rows: the chosen ones, where a batch is [all chosen; all rejected].</summary>
     public int FirstHalf => Counts.Take(Rows / 2).Sum();
 
@@ -31,19 +34,37 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
     {
         using var scope = NewDisposeScope();
         var device = model.Device;
-        using var forward = ForwardBatch.Packed(batch.Sequences, adapters, device, dropout);
-        var hidden = model.Hidden(forward).index_select(0, tensor(batch.Sources, device: device)); // [m, hidden]
-        var logits = model.Logits(hidden, forward).to(ScalarType.Float32); // [m, v]
+        using var forward = ForwardBatch.Packed(batch.Sequences, adapters, device, dropout, batch.Tasks);
+        var hidden = model.Hidden(forward); // [n, hidden]
+        var scores = Of(model, forward, hidden, forward.PlacesOf(batch.Sources), batch.Targets, batch.Counts, temperature);
+        if (batch.PromptTargets is not { Count: > 0 } prompt)
+        {
+            return scores;
+        }
+
+        return scores with
+        {
+            Prompts = Of(
+                model, forward, hidden, [.. forward.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source))],
+                [.. batch.Sequences.SelectMany(_ => prompt.Select(target => (long)target.Token))], [.. batch.Sequences.Select(_ => prompt.Count)], temperature),
+        };
+    }
+
+    private static TokenScores Of(
+        CausalLanguageModel model, ForwardBatch forward, Tensor hidden, long[] places, long[] tokens, IReadOnlyList<int> counts, double temperature)
+    {
+        var device = model.Device;
+        var logits = model.Logits(hidden.index_select(0, tensor(places, device: device)), forward).to(ScalarType.Float32); // [m, v]
         if (temperature != 1)
         {
             logits = logits.Times(1 / temperature);
         }
 
         var all = F.log_softmax(logits, -1); // [m, v]
-        var targets = tensor(batch.Targets, device: device); // [m]
+        var targets = tensor(tokens, device: device); // [m]
         var chosen = all.gather(-1, targets.unsqueeze(-1)).squeeze(-1); // [m]
         return new TokenScores(
-            logits.MoveToOuterDisposeScope(), all.MoveToOuterDisposeScope(), chosen.MoveToOuterDisposeScope(), targets.MoveToOuterDisposeScope(), batch.Counts);
+            logits.MoveToOuterDisposeScope(), all.MoveToOuterDisposeScope(), chosen.MoveToOuterDisposeScope(), targets.MoveToOuterDisposeScope(), counts);
     }
 
     /// <summary>Sum over the targets of each row: [m] → [rows]. The order of addition does not depend on the device's threads.</summary>

@@ -27,7 +27,7 @@ internal sealed class SupervisedTask(
     public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window)
     {
         var batches = window.Select(Batch).ToList();
-        var share = 1.0 / batches.Sum(batch => batch.Targets.Length); // each micro-batch weighs by the tokens that count over the whole window
+        var share = 1.0 / batches.Sum(batch => batch.LossCount); // each micro-batch weighs by the tokens that count over the whole window
         return [.. batches.Select(batch => new MicroBatch(batch.TokenCount, dropout => Train(batch, share, dropout)))];
     }
 
@@ -36,7 +36,7 @@ internal sealed class SupervisedTask(
         using var scope = NewDisposeScope();
         var batch = Batch(chosen);
         var (sum, correct) = SftLoss.Compute(model, [adapter], batch, dropout: null, settings);
-        return (Result(sum, correct, 1.0 / batch.Targets.Length).MoveToOuterDisposeScope(), batch.Targets.Length);
+        return (Result(sum, correct, 1.0 / batch.LossCount).MoveToOuterDisposeScope(), batch.LossCount);
     }
 
     public override void AdapterChanged() => step.AdapterChanged();
@@ -54,7 +54,7 @@ internal sealed class SupervisedTask(
         return Result(sum, correct, share).MoveToOuterDisposeScope();
     }
 
-    private SftBatch Batch(int[] chosen) => SftBatch.Of(chosen.SelectMany(row => rows[row]));
+    private SftBatch Batch(int[] chosen) => SftBatch.Of(chosen.SelectMany(row => rows[row])) with { PromptTargets = adapter.PromptTargets };
 
     private static ObjectiveResult Result(Tensor sum, Tensor correct, double share) => new(
         sum.Times(share), new Dictionary<string, Tensor> { ["mean_token_accuracy"] = correct.to(ScalarType.Float32).Times(share) });

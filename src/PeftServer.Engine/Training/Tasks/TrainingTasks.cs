@@ -11,7 +11,10 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLa
 {
     private readonly Tokenizer _tokenizer = Tokenizer.Load(spec.Model);
 
-    private int MaxLength => Math.Min(spec.Training.MaxLength ?? int.MaxValue, model.MaxLength);
+    /// <summary>Tokens of a row that are kept: virtual tokens before it take their part of what the model can.</summary>
+    private int MaxLength => model.MaxLength - adapter.VirtualTokens is var room && room > 1
+        ? Math.Min(spec.Training.MaxLength ?? int.MaxValue, room)
+        : throw new TrainingException($"peft.num_virtual_tokens: {adapter.VirtualTokens} virtual tokens leave no room in the {model.MaxLength} that the model takes. Use fewer.");
 
     /// <summary>
     /// The task of a file, which <paramref name="trains"/> or is evaluated only. Throws <see cref="TrainingException"/> where nothing can be
@@ -25,6 +28,7 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLa
             case SftSettings settings:
                 var data = TrainingData.Read(path, _tokenizer, options);
                 Account(path, data.Summary, data.Rows.Count);
+                CheckTasks(path, data.Rows);
                 return new SupervisedTask(Rows(data), trains ? Step(settings) : new AutogradStep(model, adapter, settings), model, adapter, settings);
             case KtoSettings settings:
                 var judged = Preferences(path, options);
@@ -38,12 +42,16 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLa
         }
     }
 
-    private ITrainingStep Step(SftSettings settings)
+    private void CheckTasks(string path, IReadOnlyList<TrainingRow> rows)
     {
-        var step = TrainingSteps.Create(model, adapter, model.Device, spec.Training, spec.Peft, settings, out var why);
-        events.Message(why);
-        return step;
+        if (spec.Peft is IKnowsTasks && rows.FirstOrDefault(row => IKnowsTasks.Fault(spec.Peft, row.Task) is not null) is { } wrong)
+        {
+            throw new TrainingException($"{Path.GetFileName(path)}, line {wrong.Line}, task_id: {IKnowsTasks.Fault(spec.Peft, wrong.Task)}");
+        }
     }
+
+    private ITrainingStep Step(SftSettings settings) =>
+        TrainingSteps.Create(model, adapter, model.Device, spec.Training, spec.Peft, settings, message => events.Message(message));
 
     private IReadOnlyList<TrainingRow[]> Rows(TrainingData data)
     {
