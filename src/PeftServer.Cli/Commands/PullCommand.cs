@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using PeftServer.Cli.Up;
 using PeftServer.Engine.Hub;
 
 namespace PeftServer.Cli.Commands;
@@ -34,7 +35,7 @@ internal static class PullCommand
                 using var hub = new HubClient(HubOptions.FromEnvironment());
                 var folder = await hub.DownloadAsync(model, result.GetValue(file), new ProgressLine(), stopping);
                 await Console.Error.WriteLineAsync();
-                await Console.Out.WriteLineAsync(result.GetValue(models) is { } root ? Link(folder, root, result.GetValue(name) ?? model.Name) : folder);
+                await Console.Out.WriteLineAsync(result.GetValue(models) is { } root ? ModelLink.Create(folder, root, result.GetValue(name) ?? model.Name) : folder);
                 return ExitCode.Done;
             }
             catch (HubException e)
@@ -43,28 +44,6 @@ internal static class PullCommand
             }
         });
         return command;
-    }
-
-    private static string Link(string folder, DirectoryInfo root, string name)
-    {
-        if (Path.GetFileName(name) != name || name is "" or "." or "..")
-        {
-            throw new CommandException($"--name {name}: a name is not a path.", ExitCode.Usage);
-        }
-
-        root.Create();
-        var link = new DirectoryInfo(Path.Combine(root.FullName, name));
-        if (link.LinkTarget is not null)
-        {
-            link.Delete(); // an older commit of the same model
-        }
-        else if (link.Exists)
-        {
-            throw new CommandException($"{link.FullName} is there already and is no link. Choose another --name.", ExitCode.Usage);
-        }
-
-        Directory.CreateSymbolicLink(link.FullName, folder);
-        return link.FullName;
     }
 
     /// <summary>One line that is written again and again, ten times a second at most.</summary>

@@ -2,7 +2,6 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json.Nodes;
 using PeftServer.Cli.Client;
-using PeftServer.Cli.Up;
 using Spectre.Console;
 
 namespace PeftServer.Cli.Demo;
@@ -11,14 +10,19 @@ namespace PeftServer.Cli.Demo;
 /// What a newcomer does first, over the public API alone: upload two data sets, fine-tune, compare the base model with
 /// the adapter.
 /// </summary>
-internal sealed class DemoRun(ApiClient api, IAnsiConsole console)
+/// <param name="api">The server.</param>
+/// <param name="console">Where to tell.</param>
+/// <param name="subject">What is taught.</param>
+/// <param name="baseModel">Name of the model on the server.</param>
+internal sealed class DemoRun(ApiClient api, IAnsiConsole console, DemoSubject subject, string baseModel)
 {
-    public const string BaseModel = "tiny-llama";
-
     private readonly List<(string Name, TimeSpan Time)> _times = [];
 
     /// <summary>The id of the model that came out.</summary>
     public string FineTunedModel { get; private set; } = "";
+
+    /// <summary>The question that was shown in full.</summary>
+    public ChatQuestion? Example { get; private set; }
 
     /// <summary>The one line that says how it went.</summary>
     public string Result { get; private set; } = "";
@@ -26,24 +30,23 @@ internal sealed class DemoRun(ApiClient api, IAnsiConsole console)
     public async Task RunAsync(TimeSpan serverStart, int seed, CancellationToken cancellationToken)
     {
         _times.Add(("server start", serverStart));
-        var folder = Path.Combine(Samples.Folder, "datasets", "spam");
-        var questions = MailQuestion.Read(Path.Combine(folder, "validation.jsonl"));
+        var questions = ChatQuestion.Read(subject.ValidationFile, subject.Questions);
 
         Heading("Fine-tune");
         var (training, validation) = await TimedAsync("upload", async () => (
-            await api.UploadAsync(Path.Combine(folder, "train.jsonl"), cancellationToken),
-            await api.UploadAsync(Path.Combine(folder, "validation.jsonl"), cancellationToken)));
+            await api.UploadAsync(subject.TrainingFile, cancellationToken),
+            await api.UploadAsync(subject.ValidationFile, cancellationToken)));
         var progress = new TrainingProgress(console);
         FineTunedModel = await TimedAsync("job", () => FineTuneAsync(training, validation, seed, progress, cancellationToken));
 
-        Heading($"Ask {questions.Count} validation mails");
-        var baseline = await TimedAsync("base answers", () => AskAsync(BaseModel, questions, cancellationToken));
+        Heading($"Ask {questions.Count} validation {subject.Rows}");
+        var baseline = await TimedAsync("base answers", () => AskAsync(baseModel, questions, cancellationToken));
         var adapter = await TimedAsync("adapter answers", () => AskAsync(FineTunedModel, questions, cancellationToken));
         ShowOne(questions, baseline, adapter);
 
         Result = string.Create(
             CultureInfo.InvariantCulture,
-            $"exact match on {questions.Count} validation mails: base {baseline.ExactMatch:0.000}, adapter {adapter.ExactMatch:0.000}");
+            $"exact match on {questions.Count} validation {subject.Rows}: base {baseline.ExactMatch:0.000}, adapter {adapter.ExactMatch:0.000}");
         ShowSummary();
     }
 
@@ -55,7 +58,7 @@ internal sealed class DemoRun(ApiClient api, IAnsiConsole console)
         CancellationToken cancellationToken)
     {
         var job = await api.CreateJobAsync(Job(trainingFile, validationFile, seed), cancellationToken);
-        console.WriteLine($"job {job}: LoRA on every linear layer of {BaseModel}");
+        console.WriteLine($"job {job}: LoRA on every linear layer of {baseModel}");
         await progress.ShowAsync(api.FollowAsync(job, cancellationToken));
 
         var ended = await api.GetJobAsync(job, cancellationToken);
@@ -64,32 +67,28 @@ internal sealed class DemoRun(ApiClient api, IAnsiConsole console)
             : throw new CommandException($"The job {job} {ended.GetProperty("status")}: {ended.GetProperty("error")}", ExitCode.Failed);
     }
 
-    private static JsonObject Job(string trainingFile, string validationFile, int seed) => new()
+    private JsonObject Job(string trainingFile, string validationFile, int seed) => new()
     {
-        ["model"] = BaseModel,
+        ["model"] = baseModel,
         ["training_file"] = trainingFile,
         ["validation_file"] = validationFile,
-        ["suffix"] = "spam",
+        ["suffix"] = subject.Suffix,
         ["seed"] = seed,
         ["peft"] = new JsonObject { ["peft_type"] = "LORA", ["r"] = 8, ["lora_alpha"] = 16, ["target_modules"] = "all-linear" },
-        ["training"] = new JsonObject
-        {
-            ["num_train_epochs"] = 2,
-            ["per_device_train_batch_size"] = 16,
-            ["learning_rate"] = 2e-3,
-        },
+        ["training"] = subject.Training.DeepClone(),
     };
 
-    private async Task<MailAnswers> AskAsync(string model, IReadOnlyList<MailQuestion> questions, CancellationToken cancellationToken)
+    private async Task<ChatAnswers> AskAsync(string model, IReadOnlyList<ChatQuestion> questions, CancellationToken cancellationToken)
     {
-        var answers = await MailAnswers.AskAsync(api, model, questions, cancellationToken);
+        var answers = await ChatAnswers.AskAsync(api, model, questions, subject.MaxTokens, cancellationToken);
         console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{model}: {answers.ExactMatch:0.000}"));
         return answers;
     }
 
-    private void ShowOne(IReadOnlyList<MailQuestion> questions, MailAnswers baseline, MailAnswers adapter)
+    private void ShowOne(IReadOnlyList<ChatQuestion> questions, ChatAnswers baseline, ChatAnswers adapter)
     {
         Heading("One of them in full");
+        Example = questions[0];
         foreach (var message in questions[0].Messages)
         {
             console.WriteLine($"{message!["role"]}: {message["content"]}");

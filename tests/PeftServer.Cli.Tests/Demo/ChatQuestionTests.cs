@@ -2,12 +2,12 @@ using PeftServer.Cli.Demo;
 
 namespace PeftServer.Cli.Tests.Demo;
 
-public sealed class MailQuestionTests
+public sealed class ChatQuestionTests
 {
     [Fact]
     public void Read_SampleMails_AreQuestionsWithoutTheirAnswer()
     {
-        var questions = MailQuestion.Read(Path.Combine(AppContext.BaseDirectory, "samples", "datasets", "spam", "validation.jsonl"));
+        var questions = ChatQuestion.Read(Path.Combine(AppContext.BaseDirectory, "samples", "datasets", "spam", "validation.jsonl"));
 
         questions.Count.ShouldBe(300);
         questions.ShouldAllBe(question => question.Label == "spam" || question.Label == "ham");
