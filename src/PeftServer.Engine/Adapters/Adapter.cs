@@ -44,19 +44,31 @@ public abstract class Adapter : IDisposable
     /// <summary>What training works on: <see cref="State"/>, or what that is the result of.</summary>
     public IEnumerable<(string Key, Weight Weight)> TrainingState => SharedTraining.Concat(PartsState);
 
-    private IEnumerable<(string Key, Weight Weight)> PartsState =>
-        _parts.SelectMany(entry => entry.Part.State.Select(state => ($"{KeyPrefix}{entry.Site.Path}.{state.Name}", state.Weight)));
+    private IEnumerable<(string Key, Weight Weight)> PartsState => _parts.SelectMany(entry => entry.Part.State.Select(state => (KeyOf(entry.Site, state.Name), state.Weight)));
+
+    /// <summary>The settings that go into a file.</summary>
+    internal virtual AdapterConfig SavedConfig => Config;
+
+    /// <summary>What goes into a file, by its key there; tensors made for it belong to the caller's scope.</summary>
+    internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => State.Select(entry => (entry.Key, entry.Weight.Value));
+
+    /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
+    internal IEnumerable<(string Name, Tensor Tensor)> Progress =>
+        _parts.SelectMany(entry => entry.Part.Progress.Select(state => ($"{entry.Site.Path}.{state.Name}", state.Weight.Value)));
 
     /// <summary>What an optimizer changes.</summary>
-    public IEnumerable<Weight> Trainable => TrainingState.Select(entry => entry.Weight).Where(weight => weight.Trainable);
+    public IEnumerable<Weight> Trainable => TrainingState.Select(entry => entry.Weight).Where(weight => weight.Trainable).Distinct();
 
     public long TrainableCount => Trainable.Sum(weight => weight.ElementCount);
 
     /// <summary>
     /// All parameters as PEFT counts them: the base, what the adapter adds, and the frozen originals beside trainable copies.
     /// </summary>
-    public virtual long TotalCount => Model.ParameterCount + Counted(SharedTraining)
-        + _parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).Sum(entry => Counted(entry.Part.State));
+    public virtual long TotalCount => Model.ParameterCount + UnsavedCount + Counted(SharedTraining)
+        + Counted(_parts.Where(entry => entry.Part is not (BaseLayerCopy or TrainableBias)).SelectMany(entry => entry.Part.State));
+
+    /// <summary>Parameters that PEFT has beside those of <see cref="State"/>.</summary>
+    protected virtual long UnsavedCount => 0;
 
     /// <summary>PEFT's <c>print_trainable_parameters</c>, in its words.</summary>
     public string TrainableSummary => FormattableString.Invariant(
@@ -167,6 +179,31 @@ public abstract class Adapter : IDisposable
         }
     }
 
+    /// <summary>Says that <see cref="Progress"/> has been put back to where a run stood.</summary>
+    internal void Resume()
+    {
+        foreach (var (_, part) in _parts)
+        {
+            part.Resume();
+        }
+    }
+
+    /// <summary>What the method adds to the loss of a step: a scalar with gradients, or null.</summary>
+    public virtual Tensor? Regularization() => null;
+
+    /// <summary>Called after the optimizer's step number <paramref name="step"/>, from 0, while its gradients are still there.</summary>
+    public virtual void AfterStep(int step)
+    {
+    }
+
+    /// <summary>This adapter, or one that does the same and loads where only its files are; whoever gets another disposes of it.</summary>
+    internal virtual Adapter Portable() => this;
+
+    /// <summary>Says that training begins, of <paramref name="totalSteps"/> steps in all.</summary>
+    public virtual void BeginTraining(int totalSteps)
+    {
+    }
+
     /// <summary>
     /// Folds the adapter into the weights of its model. Afterwards the adapter is detached and the model computes what both did.
     /// Throws <see cref="NotSupportedException"/> before anything changes where a part cannot be merged.
@@ -175,8 +212,13 @@ public abstract class Adapter : IDisposable
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
+        if (Model.Origin is not null)
+        {
+            throw new NotSupportedException("layer_replication: layers share their weights, so what their adapters add cannot be merged. Serve it unmerged.");
+        }
+
         var mergeable = MergeableParts.ToList();
-        mergeable.ForEach(entry => RefuseTied(entry.Site));
+        mergeable.Where(entry => !entry.Part.MergesIntoTied).ToList().ForEach(entry => RefuseTied(entry.Site));
         var merged = mergeable.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
@@ -215,6 +257,11 @@ public abstract class Adapter : IDisposable
             weight.Unload();
         }
 
+        if (Model.Origin is not null)
+        {
+            Model.Dispose(); // made for this adapter
+        }
+
         GC.SuppressFinalize(this);
     }
 
@@ -223,7 +270,7 @@ public abstract class Adapter : IDisposable
     {
         foreach (var (name, weight) in part.State)
         {
-            weight.Path = $"{KeyPrefix}{site.Path}.{name}";
+            weight.Path = weight.Path.Length == 0 ? KeyOf(site, name) : weight.Path; // a shared one keeps its first
         }
 
         site.Attach(this, part);
@@ -239,7 +286,11 @@ public abstract class Adapter : IDisposable
         }
     }
 
-    private static long Counted(IEnumerable<(string, Weight Weight)> state) => state.Where(entry => !entry.Weight.IsBuffer).Sum(entry => entry.Weight.ElementCount);
+    private static long Counted(IEnumerable<(string, Weight Weight)> state) =>
+        state.Select(entry => entry.Weight).Where(weight => !weight.IsBuffer).Distinct().Sum(weight => weight.ElementCount);
+
+    /// <summary>A parameter's weights are saved under the module that holds it.</summary>
+    internal string KeyOf(Site site, string name) => $"{KeyPrefix}{(site is Parameter parameter ? parameter.ModulePath : site.Path)}.{name}";
 
     private static Tensor DenseWeight(Site site) => site is Projection projection ? projection.DenseWeight() : site.Weight.Value;
 

@@ -2,6 +2,8 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using PeftServer.Engine.Adapters.AdaLora;
+using PeftServer.Engine.Adapters.AdaMss;
 using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Adapters.AdaptionPrompt;
 using PeftServer.Engine.Adapters.Beft;
@@ -12,11 +14,13 @@ using PeftServer.Engine.Adapters.Cpt;
 using PeftServer.Engine.Adapters.Deft;
 using PeftServer.Engine.Adapters.Delora;
 using PeftServer.Engine.Adapters.FourierFt;
+using PeftServer.Engine.Adapters.Frod;
 using PeftServer.Engine.Adapters.Glora;
 using PeftServer.Engine.Adapters.Gralora;
 using PeftServer.Engine.Adapters.Hira;
 using PeftServer.Engine.Adapters.Hra;
 using PeftServer.Engine.Adapters.Ia3;
+using PeftServer.Engine.Adapters.Lily;
 using PeftServer.Engine.Adapters.LnTuning;
 using PeftServer.Engine.Adapters.Loha;
 using PeftServer.Engine.Adapters.Lokr;
@@ -24,16 +28,21 @@ using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Adapters.Miss;
 using PeftServer.Engine.Adapters.MultitaskPromptTuning;
 using PeftServer.Engine.Adapters.Oft;
+using PeftServer.Engine.Adapters.Osf;
 using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.Peanut;
 using PeftServer.Engine.Adapters.Poly;
 using PeftServer.Engine.Adapters.PrefixTuning;
 using PeftServer.Engine.Adapters.PromptTuning;
+using PeftServer.Engine.Adapters.Psoft;
 using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Adapters.RandLora;
 using PeftServer.Engine.Adapters.Road;
 using PeftServer.Engine.Adapters.Shira;
 using PeftServer.Engine.Adapters.Supertuning;
+using PeftServer.Engine.Adapters.TinyLora;
+using PeftServer.Engine.Adapters.TrainableTokens;
+using PeftServer.Engine.Adapters.UniLora;
 using PeftServer.Engine.Adapters.Vblora;
 using PeftServer.Engine.Adapters.Vera;
 using PeftServer.Engine.Adapters.WaveFt;
@@ -47,6 +56,8 @@ namespace PeftServer.Engine.Adapters;
 /// <c>peft</c>, the jsonb column and the file. The <see cref="JsonDerivedTypeAttribute"/> lines are the list of methods.
 /// </summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "peft_type")]
+[JsonDerivedType(typeof(AdaLoraConfig), "ADALORA")]
+[JsonDerivedType(typeof(AdaMssConfig), "ADAMSS")]
 [JsonDerivedType(typeof(AdapterHubConfig), "ADAPTERS")]
 [JsonDerivedType(typeof(AdaptionPromptConfig), "ADAPTION_PROMPT")]
 [JsonDerivedType(typeof(BeftConfig), "BEFT")]
@@ -57,11 +68,13 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(DeftConfig), "DEFT")]
 [JsonDerivedType(typeof(DeloraConfig), "DELORA")]
 [JsonDerivedType(typeof(FourierFtConfig), "FOURIERFT")]
+[JsonDerivedType(typeof(FrodConfig), "FROD")]
 [JsonDerivedType(typeof(GloraConfig), "GLORA")]
 [JsonDerivedType(typeof(GraloraConfig), "GRALORA")]
 [JsonDerivedType(typeof(HiraConfig), "HIRA")]
 [JsonDerivedType(typeof(HraConfig), "HRA")]
 [JsonDerivedType(typeof(Ia3Config), "IA3")]
+[JsonDerivedType(typeof(LilyConfig), "LILY")]
 [JsonDerivedType(typeof(LnTuningConfig), "LN_TUNING")]
 [JsonDerivedType(typeof(LohaConfig), "LOHA")]
 [JsonDerivedType(typeof(LokrConfig), "LOKR")]
@@ -69,16 +82,21 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(MissConfig), "MISS")]
 [JsonDerivedType(typeof(MultitaskPromptTuningConfig), "MULTITASK_PROMPT_TUNING")]
 [JsonDerivedType(typeof(OftConfig), "OFT")]
+[JsonDerivedType(typeof(OsfConfig), "OSF")]
+[JsonDerivedType(typeof(PTuningConfig), "P_TUNING")]
 [JsonDerivedType(typeof(PeanutConfig), "PEANUT")]
 [JsonDerivedType(typeof(PolyConfig), "POLY")]
 [JsonDerivedType(typeof(PrefixTuningConfig), "PREFIX_TUNING")]
 [JsonDerivedType(typeof(PromptTuningConfig), "PROMPT_TUNING")]
+[JsonDerivedType(typeof(PsoftConfig), "PSOFT")]
 [JsonDerivedType(typeof(PveraConfig), "PVERA")]
-[JsonDerivedType(typeof(PTuningConfig), "P_TUNING")]
 [JsonDerivedType(typeof(RandLoraConfig), "RANDLORA")]
 [JsonDerivedType(typeof(RoadConfig), "ROAD")]
 [JsonDerivedType(typeof(ShiraConfig), "SHIRA")]
 [JsonDerivedType(typeof(SupertuningConfig), "SUPERTUNING")]
+[JsonDerivedType(typeof(TinyLoraConfig), "TINYLORA")]
+[JsonDerivedType(typeof(TrainableTokensConfig), "TRAINABLE_TOKENS")]
+[JsonDerivedType(typeof(UniLoraConfig), "UNILORA")]
 [JsonDerivedType(typeof(VbloraConfig), "VBLORA")]
 [JsonDerivedType(typeof(VeraConfig), "VERA")]
 [JsonDerivedType(typeof(WaveFtConfig), "WAVEFT")]
@@ -120,6 +138,16 @@ public abstract record AdapterConfig
     /// <see cref="AdapterException"/> when the settings do not fit the model.
     /// </summary>
     public abstract Adapter CreateAdapter(PretrainedModel model);
+
+    /// <summary>Whether the method starts from what the model makes of the training data: <see cref="CreateCalibrated"/>.</summary>
+    [JsonIgnore]
+    internal virtual bool NeedsCalibration => false;
+
+    /// <summary>
+    /// Makes an adapter on a loaded model from what the model makes of <paramref name="data"/>. Its settings may differ from these (ranks that
+    /// went where they explain most); its weights are still to be drawn by <see cref="Adapter.Initialize"/>.
+    /// </summary>
+    internal virtual Adapter CreateCalibrated(PretrainedModel model, CalibrationData data) => CreateAdapter(model);
 
     /// <summary>What is wrong with these settings whatever the model: field and remedy. Attributes are checked already.</summary>
     public virtual IEnumerable<ValidationResult> Validate() => [];

@@ -30,8 +30,9 @@ public static class AdapterFile
 
         Directory.CreateDirectory(folder);
         adapter.Settle();
-        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value));
-        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.Config, baseModelName));
+        using var scope = NewDisposeScope();
+        SafetensorsWriter.Write(Path.Combine(folder, WeightsName), adapter.SavedState.ToDictionary(entry => entry.Key, entry => entry.Value));
+        File.WriteAllText(Path.Combine(folder, ConfigName), ConfigText(adapter.SavedConfig, baseModelName));
         adapter.SaveBeside(folder, baseModelName);
     }
 
@@ -98,9 +99,10 @@ public static class AdapterFile
     /// <summary>
     /// Loads the adapter in <paramref name="folder"/> onto <paramref name="model"/>, on its device and in float32. Throws
     /// <see cref="CheckpointException"/> naming tensors that are missing, unexpected, of the wrong shape or not finite, and
-    /// <see cref="AdapterException"/> when it does not fit the model.
+    /// <see cref="AdapterException"/> when it does not fit the model. <paramref name="initialFolder"/> holds the adapter as its training
+    /// began, where its start was drawn from data and taken out of the base (CorDA, LoRA-GA).
     /// </summary>
-    public static Adapter Load(string folder, PretrainedModel model)
+    public static Adapter Load(string folder, PretrainedModel model, string? initialFolder = null)
     {
         var config = ReadConfig(folder);
         if (config is AdapterHubConfig)
@@ -111,7 +113,7 @@ public static class AdapterFile
         var adapter = config.CreateAdapter(model);
         try
         {
-            Fill(adapter, folder);
+            Fill(adapter, folder, initialFolder);
             return adapter;
         }
         catch
@@ -122,7 +124,7 @@ public static class AdapterFile
     }
 
     /// <summary>Loads the tensors in <paramref name="folder"/> into an adapter of its settings; what <see cref="Load"/> throws for them.</summary>
-    internal static void Fill(Adapter adapter, string folder)
+    internal static void Fill(Adapter adapter, string folder, string? initialFolder = null)
     {
         using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
         Check(adapter, file.Header);
@@ -135,10 +137,10 @@ public static class AdapterFile
                 throw new CheckpointException($"{WeightsName}: '{key}' holds values that are not finite.");
             }
 
-            var dtype = stored.is_floating_point() ? ScalarType.Float32 : stored.dtype;
-            weight.Set(stored.to(dtype, adapter.Model.Device, copy: true).MoveToOuterDisposeScope());
+            weight.Set(Owned(stored, adapter.Model.Device));
         }
 
+        ReadStart(adapter, initialFolder);
         foreach (var copy in adapter.Parts.Select(entry => entry.Part).OfType<BaseLayerCopy>())
         {
             copy.Share();
@@ -146,6 +148,33 @@ public static class AdapterFile
 
         adapter.Prepare();
     }
+
+    /// <summary>Gives the parts that took their start out of the base what that was.</summary>
+    private static void ReadStart(Adapter adapter, string? folder)
+    {
+        var starts = adapter.Parts.SelectMany(entry => entry.Part.Start.Select(start => (adapter.KeyOf(entry.Site, start.Name), start.Weight))).ToList();
+        if (starts.Count == 0)
+        {
+            return;
+        }
+
+        if (folder is null)
+        {
+            throw new AdapterException("init_lora_weights",
+                "This adapter was trained on a base that its start, made from data, was taken out of. Its files do not say what that was: "
+                + "convert it to a plain LoRA with PEFT's path_initial_model_for_weight_conversion.");
+        }
+
+        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        foreach (var (key, weight) in starts)
+        {
+            using var scope = NewDisposeScope();
+            weight.Set(Owned(file.Tensor(key), adapter.Model.Device));
+        }
+    }
+
+    private static Tensor Owned(Tensor stored, Device device) =>
+        stored.to(stored.is_floating_point() ? ScalarType.Float32 : stored.dtype, device, copy: true).MoveToOuterDisposeScope();
 
     /// <summary>Holds a file's header against what the adapter has: every tensor placed, every place filled, shapes equal.</summary>
     public static void Check(Adapter adapter, SafetensorsHeader header)
@@ -161,7 +190,7 @@ public static class AdapterFile
 
         foreach (var (key, entry) in header.Entries)
         {
-            if (!entry.Shape.SequenceEqual(wanted[key].Shape))
+            if (!wanted[key].IsNominal && !entry.Shape.SequenceEqual(wanted[key].Shape))
             {
                 throw new CheckpointException(
                     $"{WeightsName}: '{key}' has the shape [{string.Join(", ", entry.Shape)}]; this model needs [{string.Join(", ", wanted[key].Shape)}].");

@@ -12,8 +12,22 @@ public abstract class SiteAdapter
     /// <summary>What the part keeps besides, computed and not saved.</summary>
     public virtual IEnumerable<Weight> Derived => [];
 
+    /// <summary>What the base lost at the start of training where neither it nor the file can tell; named as <see cref="State"/> names it.</summary>
+    internal virtual IEnumerable<(string Name, Weight Weight)> Start => [];
+
+    /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
+    internal virtual IEnumerable<(string Name, Weight Weight)> Progress => [];
+
+    /// <summary>Says that <see cref="Progress"/> has been put back to where a run stood.</summary>
+    internal virtual void Resume()
+    {
+    }
+
     /// <summary>Whether PEFT saves the frozen weight too where an embedding or a head is adapted.</summary>
     public virtual bool SavesBaseLayer => true;
+
+    /// <summary>Whether the part stands at every module that shares the weight, and changes it alike at each.</summary>
+    public virtual bool MergesIntoTied => false;
 
     /// <summary>
     /// x is what the site gets: [n, in], or ids [n] at an embedding; the result is [n, out]. <c>call.Next(x)</c> is the site
@@ -23,6 +37,9 @@ public abstract class SiteAdapter
 
     /// <summary>Draws the weights as the method starts.</summary>
     public abstract void Initialize(Site site, Generator generator);
+
+    /// <summary>What the part adds to the loss of a step: a scalar with gradients, or null.</summary>
+    public virtual Tensor? Regularization() => null;
 
     /// <summary>Computes what is not saved, once the saved weights are there.</summary>
     public virtual void Prepare(Site site)

@@ -103,6 +103,26 @@ public static class TargetModules
             ["mt5"] = ["layer_norm", "final_layer_norm"],
             ["bart"] = ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"],
         },
+        ["ADALORA"] = new()
+        {
+            ["llama"] = ["q_proj", "v_proj"],
+            ["qwen2"] = ["q_proj", "v_proj"],
+            ["qwen3"] = ["q_proj", "v_proj"],
+            ["gemma"] = ["q_proj", "v_proj"],
+            ["gemma2"] = ["q_proj", "v_proj"],
+            ["gemma3_text"] = ["q_proj", "v_proj"],
+            ["gpt2"] = ["c_attn"],
+            ["gptj"] = ["q_proj", "v_proj"],
+            ["gpt_neox"] = ["query_key_value"],
+            ["opt"] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+            ["bloom"] = ["query_key_value"],
+            ["t5"] = ["q", "k", "v", "o", "wi", "wo"],
+            ["mt5"] = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
+            ["bart"] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+            ["bert"] = ["query", "value"],
+            ["roberta"] = ["query", "key", "value", "dense"],
+            ["deberta-v2"] = ["query_proj", "key_proj", "value_proj", "dense"],
+        },
         ["BEFT"] = new()
         {
             ["llama"] = ["v_proj"],

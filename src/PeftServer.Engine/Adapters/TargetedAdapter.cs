@@ -4,15 +4,15 @@ using PeftServer.Engine.Weights;
 namespace PeftServer.Engine.Adapters;
 
 /// <summary>The adapter of every method whose settings are a <see cref="TargetedConfig"/>.</summary>
-internal sealed class TargetedAdapter : Adapter
+internal class TargetedAdapter : Adapter
 {
     private readonly SharedWeights? _shared;
 
     public TargetedAdapter(TargetedConfig config, PretrainedModel model)
         : base(config, model)
     {
-        var sites = TargetModules.Select(
-            model, config.TargetModules!, (config as IExcludesModules)?.ExcludeModules, config.ModulesToSave,
+        var sites = config.TargetModules is null ? [] : TargetModules.Select(
+            model, config.TargetModules, (config as IExcludesModules)?.ExcludeModules, config.ModulesToSave,
             (config as ISelectsLayers)?.LayersToTransform?.Values, (config as ISelectsLayers)?.LayersPattern?.Values);
         var bias = (config as ITrainsBias)?.Bias ?? "none";
         foreach (var site in model.Sites().Where(site => site.Bias is not null && (bias == "all" || (bias != "none" && sites.Contains(site)))))

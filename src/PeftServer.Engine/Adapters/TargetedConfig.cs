@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters;
@@ -11,16 +12,22 @@ public abstract record TargetedConfig : AdapterConfig
     /// <summary>Modules that train in full and are saved beside the adapter, such as a new head.</summary>
     public IReadOnlyList<string>? ModulesToSave { get; init; }
 
-    public sealed override Adapter CreateAdapter(PretrainedModel model)
+    public override Adapter CreateAdapter(PretrainedModel model) => new TargetedAdapter(Filled(model), model);
+
+    /// <summary>These settings with every default filled in that depends on the model.</summary>
+    internal TargetedConfig Filled(PretrainedModel model)
     {
         var resolved = Resolved(model);
-        return new TargetedAdapter(
-            resolved with
-            {
-                TargetModules = resolved.TargetModules ?? DefaultTargets(model),
-                ModulesToSave = Adapters.TargetModules.WithHeads(resolved.ModulesToSave, resolved.TaskType),
-            }, model);
+        return resolved with
+        {
+            TargetModules = resolved.TargetModules ?? (resolved.HasOtherTargets ? null : DefaultTargets(model)),
+            ModulesToSave = Adapters.TargetModules.WithHeads(resolved.ModulesToSave, resolved.TaskType),
+        };
     }
+
+    /// <summary>Whether the settings name something to adapt beside <see cref="TargetModules"/>, so that there may be none of those.</summary>
+    [JsonIgnore]
+    internal virtual bool HasOtherTargets => false;
 
     /// <summary>What the method takes when <see cref="TargetModules"/> is absent.</summary>
     protected virtual ModuleSelector DefaultTargets(PretrainedModel model) => Adapters.TargetModules.DefaultFor(model);

@@ -69,9 +69,9 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
 
     public override string OutputHead => _headName;
 
-    public override Tensor Hidden(ForwardBatch batch) => _decoder.Forward(batch);
+    protected override Tensor Through(ForwardBatch batch) => _decoder.Forward(batch);
 
-    public override Tensor Logits(Tensor hidden, ForwardBatch batch)
+    protected override Tensor Scores(Tensor hidden, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         var logits = _head.Forward(hidden, batch); // [m, vocabulary]

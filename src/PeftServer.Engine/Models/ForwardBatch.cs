@@ -10,9 +10,9 @@ public sealed class ForwardBatch : IDisposable
 {
     private readonly IReadOnlyList<AttentionPrefix> _prefixes;
     private readonly Dictionary<object, Tensor> _made = [];
-    private IReadOnlyList<CachedSequence>? _cached;
     private IReadOnlyList<int> _pasts = [];
     private Tensor? _tokenTypes;
+    private IReadOnlyList<CachedSequence>? _cached;
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -47,6 +47,12 @@ public sealed class ForwardBatch : IDisposable
 
     public AttentionBackend Attention { get; }
 
+    /// <summary>The ids of each sequence in this batch, where it holds tokens rather than rows for a head.</summary>
+    internal IReadOnlyList<IReadOnlyList<int>> Sequences { get; private init; } = [];
+
+    /// <summary>What is kept of each sequence's past; empty where sequences are whole.</summary>
+    internal IReadOnlyList<KeyValueCache> Caches { get; private init; } = [];
+
     /// <summary>Draws what is dropped in training; null outside of it.</summary>
     public Generator? Dropout { get; init; }
 
@@ -76,6 +82,7 @@ public sealed class ForwardBatch : IDisposable
         {
             Dropout = dropout,
             Tasks = tasks ?? [],
+            Sequences = sequences,
             Sources = source is null ? [] : [source],
             _tokenTypes = tokenTypes is null ? null
                 : tensor(tokenTypes.SelectMany(types => Enumerable.Repeat(0L, prompt).Concat(types.Select(type => (long)type))).ToArray(), device: device).DetachFromDisposeScope(),
@@ -205,6 +212,8 @@ public sealed class ForwardBatch : IDisposable
         var attention = new CachedAttention(starts, [.. sequences.Select(sequence => sequence.Cache)], anew);
         return new ForwardBatch(tensor(ids.ToArray(), device: device), tensor(positions.ToArray(), device: device), starts, runs, attention, prompts, [.. anew.SelectMany(prefixes => prefixes)])
         {
+            Sequences = [.. sequences.Select(sequence => sequence.Tokens)],
+            Caches = [.. sequences.Select(sequence => sequence.Cache)],
             Sources = [.. sequences.Select(sequence => sequence.Source).OfType<EncodedSource>()],
             Tasks = sequences.Any(sequence => sequence.Task != 0) ? [.. sequences.Select(sequence => sequence.Task)] : [],
             _cached = sequences,
@@ -274,6 +283,10 @@ public sealed class ForwardBatch : IDisposable
         return made;
     }
 
+    /// <summary>The cached sequences of one run by themselves.</summary>
+    internal ForwardBatch Only(AdapterRun run) =>
+        Cached([.. Enumerable.Range(0, SequenceCount).Where(i => Starts[i] >= run.Start && Starts[i] < run.Start + run.Count).Select(i => _cached![i])], Ids.device);
+
     /// <summary>The tokens of a run by themselves, under other adapters, for a pass before this one. What is cached of it is kept apart.</summary>
     internal ForwardBatch FirstPass(AdapterRun run, IReadOnlyList<Adapter> adapters)
     {
@@ -330,13 +343,11 @@ public sealed class ForwardBatch : IDisposable
 /// <param name="Past">Rows of it that went through the model before.</param>
 internal readonly record struct SequenceSpan(int Index, int Start, int Count, int PromptRows, int Past);
 
-/// <summary>
-/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
-/// text.
-/// </summary>
+/// <summary>A sequence in generation: the tokens to feed now, and the keys and values of those before.</summary>
 /// <param name="Tokens">What to feed.</param>
 /// <param name="Cache">Keys and values so far.</param>
 /// <param name="Adapters">What the sequence uses.</param>
-/// <param name="Source">The encoded text.</param>
+/// <param name="Source">In an encoder-decoder the encoded text.</param>
 /// <param name="Task">The task it is of, for adapters that know several.</param>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);
+public sealed record CachedSequence(
+    IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);

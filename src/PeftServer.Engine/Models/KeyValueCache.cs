@@ -5,8 +5,8 @@ namespace PeftServer.Engine.Models;
 /// </summary>
 public sealed class KeyValueCache(int layers) : IDisposable
 {
-    private readonly (Tensor Keys, Tensor Values)?[] _layers = new (Tensor, Tensor)?[layers];
-    private readonly int[] _prefixes = new int[layers];
+    private (Tensor Keys, Tensor Values)?[] _layers = new (Tensor, Tensor)?[layers];
+    private int[] _prefixes = new int[layers];
 
     /// <summary>Tokens of the sequence that are in every layer's cache, rows of a prompt before them included.</summary>
     public int Length { get; private set; }
@@ -47,7 +47,17 @@ public sealed class KeyValueCache(int layers) : IDisposable
     /// Stores k, v [n, G, D] of the tokens after <see cref="Length"/>; gives all of them behind the layer's prefix, [P + Length + n, G, D],
     /// as views.
     /// </summary>
-    public (Tensor Keys, Tensor Values) Append(int layer, Tensor k, Tensor v) => Store(layer, _prefixes[layer] + Length, k, v);
+    public (Tensor Keys, Tensor Values) Append(int layer, Tensor k, Tensor v)
+    {
+        if (layer >= _layers.Length)
+        {
+            // An adapter's own model may be deeper.
+            Array.Resize(ref _layers, layer + 1);
+            Array.Resize(ref _prefixes, layer + 1);
+        }
+
+        return Store(layer, _prefixes[layer] + Length, k, v);
+    }
 
     /// <summary>What a layer holds, behind its prefix: keys and values [Length, G, D], as views.</summary>
     public (Tensor Keys, Tensor Values) Held(int layer) => _layers[layer] is var (keys, values)

@@ -28,9 +28,9 @@ public sealed class LlamaForCausalLM : CausalLanguageModel
 
     public override string OutputHead => nameof(lm_head);
 
-    public override Tensor Hidden(ForwardBatch batch) => model.Forward(batch);
+    protected override Tensor Through(ForwardBatch batch) => model.Forward(batch);
 
-    public override Tensor Logits(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch);
+    protected override Tensor Scores(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch);
 
     protected override bool Ignores(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal);
 }

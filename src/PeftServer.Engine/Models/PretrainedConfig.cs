@@ -143,6 +143,35 @@ public sealed class PretrainedConfig
         }
     }
 
+    /// <summary>Throws when a size is none, before anything of that size is made.</summary>
+    internal void RefuseSizes()
+    {
+        foreach (var (name, value) in _fields)
+        {
+            var limit = name switch
+            {
+                "num_hidden_layers" or "n_layer" or "n_layers" or "num_layers" or "num_decoder_layers" or "encoder_layers" or "decoder_layers" => 10_000,
+                "num_attention_heads" or "num_key_value_heads" or "n_head" or "n_heads" or "num_heads" or "encoder_attention_heads" or "decoder_attention_heads" or "num_kv_heads" => 65_536,
+                "hidden_size" or "d_model" or "dim" or "n_embd" or "n_embed" or "head_dim" or "d_kv" or "embedding_size" or "attention_head_size" => 1 << 20,
+                "intermediate_size" or "d_ff" or "hidden_dim" or "ffn_dim" or "encoder_ffn_dim" or "decoder_ffn_dim" or "moe_intermediate_size" => 1 << 24,
+                "vocab_size" or "max_position_embeddings" or "n_positions" or "seq_length" => 1 << 28,
+                _ => 0,
+            };
+            if (limit > 0 && value is JsonValue number && (Whole(number) is not { } size || size < 1 || size > limit))
+            {
+                throw new CheckpointException($"config.json: {name} is {Short(value)}, but must be a whole number from 1 to {limit}.");
+            }
+        }
+
+        foreach (var name in (string[])["num_local_experts", "num_experts", "relative_attention_num_buckets", "position_buckets", "type_vocab_size", "max_relative_positions"])
+        {
+            if (_fields[name] is JsonValue number && (Whole(number) is not { } size || size < -1 || size > 1 << 16))
+            {
+                throw new CheckpointException($"config.json: {name} is {Short(number)}, but must be a whole number up to {1 << 16}.");
+            }
+        }
+    }
+
     /// <summary>
     /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
     /// the one that was trained.
@@ -162,6 +191,29 @@ public sealed class PretrainedConfig
         }
     }
 
+    /// <summary>
+    /// The config of a model that has the layers <paramref name="order"/> of this one's <paramref name="count"/>: in what says how many there
+    /// are, and in lists with an entry for each.
+    /// </summary>
+    internal PretrainedConfig WithLayers(IReadOnlyList<int> order, int count)
+    {
+        string[] counts = ["num_hidden_layers", "n_layer", "num_layers"];
+        var fields = (JsonObject)_fields.DeepClone();
+        foreach (var (name, value) in _fields)
+        {
+            if (counts.Contains(name))
+            {
+                fields[name] = order.Count;
+            }
+            else if (value is JsonArray list && list.Count == count && (name.Contains("layer", StringComparison.Ordinal) || name.Contains("rope", StringComparison.Ordinal)))
+            {
+                fields[name] = new JsonArray([.. order.Select(layer => list[layer]?.DeepClone())]);
+            }
+        }
+
+        return new PretrainedConfig(fields);
+    }
+
     internal CheckpointException Unsupported(string name, object value) =>
         new($"config.json: {name} = {value} is not supported for {ModelType}.");
 
@@ -175,6 +227,9 @@ public sealed class PretrainedConfig
 
         return node is JsonValue value && value.TryGetValue<T>(out var result) ? result : throw Wrong(name, node, $"a {typeof(T).Name}");
     }
+
+    private static long? Whole(JsonValue value) =>
+        long.TryParse(value.ToJsonString(), System.Globalization.NumberStyles.AllowLeadingSign, System.Globalization.CultureInfo.InvariantCulture, out var number) ? number : null;
 
     private JsonNode? Field(string name)
     {

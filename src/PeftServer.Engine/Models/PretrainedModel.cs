@@ -1,5 +1,6 @@
 using PeftServer.Engine.Hub;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -18,6 +19,9 @@ public abstract class PretrainedModel : Module, IDisposable
 
     /// <summary>The folder it was loaded from, its tokenizer's too; null where it was not.</summary>
     public string? Folder { get; private set; }
+
+    /// <summary>The model whose layers this one is made of; null for a model of its own.</summary>
+    public PretrainedModel? Origin { get; internal set; }
 
     /// <summary>The embedding of its vocabulary, the encoder's where it has several; null where it has none.</summary>
     public Embedding? TokenEmbedding => Sites().OfType<Embedding>().Where(embedding => embedding.Count == Config.VocabSize)
@@ -47,7 +51,7 @@ public abstract class PretrainedModel : Module, IDisposable
     public IEnumerable<Site> Sites() => Modules().OfType<Site>();
 
     /// <summary>All parameters, a tied one once.</summary>
-    public long ParameterCount => Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
+    public long ParameterCount => Origin is not null ? Origin.ParameterCount : Weights().Where(weight => !weight.IsBuffer).Sum(weight => weight.ElementCount);
 
     /// <summary>The model that the config of <paramref name="folder"/> describes, as shapes alone.</summary>
     public static PretrainedModel Plan(string folder, ModelHead? head = null) => Plan(PretrainedConfig.Read(folder), head);
@@ -58,25 +62,40 @@ public abstract class PretrainedModel : Module, IDisposable
     /// </summary>
     public static PretrainedModel Plan(PretrainedConfig config, ModelHead? head = null)
     {
-        var model = ModelCatalog.Create(config, head);
+        config.RefuseSizes();
+        var model = Create(config, head);
         model._hasNewHead = head is not null && head != ModelCatalog.HeadOf(config);
         config.RefuseUnread();
         model.Name();
         return model;
     }
 
+    private static PretrainedModel Create(PretrainedConfig config, ModelHead? head)
+    {
+        try
+        {
+            return ModelCatalog.Create(config, head);
+        }
+        catch (Exception e) when (e is ArithmeticException or ArgumentException or IndexOutOfRangeException)
+        {
+            throw new CheckpointException($"config.json: its sizes do not fit together: {e.Message}", e);
+        }
+    }
+
     /// <summary>
     /// Loads the model in <paramref name="folder"/> (config.json and weights). Weights whose type is right already are views
     /// of the mapped file. A <paramref name="head"/> that the checkpoint was not saved with starts at random, drawn from
-    /// <paramref name="seed"/>. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
+    /// <paramref name="seed"/>. With <paramref name="quantization"/> the matrices of the blocks are packed. Throws
+    /// <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
     /// </summary>
-    public static PretrainedModel Load(string folder, Device device, ScalarType dtype, ModelHead? head = null, int seed = 0)
+    public static PretrainedModel Load(
+        string folder, Device device, ScalarType dtype, ModelHead? head = null, int seed = 0, BaseQuantization quantization = BaseQuantization.None)
     {
         var model = Plan(folder, head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            var placement = checkpoint.Fill(model.WeightPlan(), device, dtype);
+            var placement = checkpoint.Fill(model.WeightPlan(quantization), device, dtype);
             model.DrawHead(placement.Missing, device, dtype, seed);
             model.Folder = folder;
             return model;
@@ -115,20 +134,30 @@ public abstract class PretrainedModel : Module, IDisposable
     }
 
     /// <summary>What the model wants of a checkpoint.</summary>
-    public WeightPlan WeightPlan() => new()
+    public WeightPlan WeightPlan(BaseQuantization quantization = BaseQuantization.None)
     {
-        Weights = [.. Weights()],
-        OtherNames = [.. OtherNames()],
-        Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
-        Rename = name => Rename(LegacyNorm(name)),
-        BasePrefix = BasePrefix,
-        Ignores = name => Ignores(name) || (_hasNewHead && IsOfHead(Rename(name))),
-        MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
-    };
+        var packable = PackableWeights(quantization);
+        return new()
+        {
+            Weights = [.. Weights()],
+            OtherNames = [.. OtherNames()],
+            Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
+            Rename = name => Rename(LegacyNorm(name)),
+            BasePrefix = BasePrefix,
+            Ignores = name => Ignores(name) || ((_hasNewHead || this is ClassificationModel { Kind: PredictionKind.Features }) && IsOfHead(Rename(name))),
+            MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
+            Quantization = weight => packable.Contains(weight) ? quantization : BaseQuantization.None,
+        };
+    }
 
     /// <summary>Whether a name is outside of the body, or of its pooler, which comes and goes with the head.</summary>
-    private bool IsOfHead(string name) =>
-        !name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) || name.StartsWith($"{BasePrefix}.pooler.", StringComparison.Ordinal);
+    private bool IsOfHead(string name)
+    {
+        var inner = name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) ? name[(BasePrefix.Length + 1)..] : name;
+        var body = Children().FirstOrDefault(child => child.Name == BasePrefix).Module?.Children() ?? Children();
+        return inner.StartsWith("pooler.", StringComparison.Ordinal)
+            || (inner.Length == name.Length && !body.Any(child => name.StartsWith($"{child.Name}.", StringComparison.Ordinal) || name == child.Name));
+    }
 
     /// <summary>A new head as transformers starts it: small random maps, no bias, norms that change nothing.</summary>
     private void DrawHead(IReadOnlyList<Weight> weights, Device device, ScalarType dtype, int seed)
@@ -153,6 +182,22 @@ public abstract class PretrainedModel : Module, IDisposable
         _ when name.EndsWith("LayerNorm.beta", StringComparison.Ordinal) => $"{name[..^"beta".Length]}bias",
         _ => name,
     };
+
+    /// <summary>
+    /// The matrices that quantization packs: those of linear maps, but for the output head and what shares its tensor with an embedding. For
+    /// fp8 the first blocks' stay as they are: the stream is still small there, so what 8-bit activations add weighs most.
+    /// </summary>
+    public IReadOnlySet<Weight> PackableWeights(BaseQuantization quantization)
+    {
+        const int Spared = 4;
+        return Sites().OfType<Linear>()
+            .Where(linear => quantization is not BaseQuantization.None && linear.Path != OutputHead)
+            .Where(linear => quantization is not BaseQuantization.Fp8 || Block(linear.Path) is not { } block || block >= Spared)
+            .Select(linear => linear.weight)
+            .Except(Sites().OfType<Embedding>().Select(embedding => embedding.weight)).ToHashSet();
+
+        static int? Block(string path) => path.Split('.').Select(part => int.TryParse(part, out var number) ? number : (int?)null).FirstOrDefault(number => number is not null);
+    }
 
     public void Dispose()
     {
@@ -182,7 +227,57 @@ public abstract class LanguageModel(PretrainedConfig config) : PretrainedModel(c
 }
 
 /// <summary>A model that continues text.</summary>
-public abstract class CausalLanguageModel(PretrainedConfig config) : LanguageModel(config);
+public abstract class CausalLanguageModel(PretrainedConfig config) : LanguageModel(config)
+{
+    public sealed override Tensor Hidden(ForwardBatch batch)
+    {
+        var stacks = batch.Runs.Select(Stack).ToList();
+        if (stacks.TrueForAll(stack => stack == stacks[0]))
+        {
+            return stacks[0] == this ? Through(batch) : stacks[0].Hidden(batch);
+        }
+
+        using var scope = NewDisposeScope();
+        var pieces = batch.Runs.Select((run, i) =>
+        {
+            using var piece = batch.Only(run);
+            return stacks[i].Hidden(piece);
+        }).ToArray();
+        return cat(pieces, 0).MoveToOuterDisposeScope(); // [n, hidden]
+    }
+
+    public sealed override Tensor Logits(Tensor hidden, ForwardBatch batch)
+    {
+        var stacks = batch.Runs.Select(Stack).ToList();
+        if (stacks.TrueForAll(stack => stack == stacks[0]))
+        {
+            return stacks[0] == this ? Scores(hidden, batch) : stacks[0].Logits(hidden, batch);
+        }
+
+        using var scope = NewDisposeScope();
+        var pieces = batch.Runs.Select((run, i) =>
+        {
+            using var piece = ForwardBatch.Heads([run], Device, batch.Tasks);
+            return stacks[i].Logits(hidden.narrow(0, run.Start, run.Count), piece);
+        }).ToArray();
+        return cat(pieces, 0).MoveToOuterDisposeScope(); // [m, vocabulary]
+    }
+
+    /// <summary>The last hidden state of every token, through this model's own layers.</summary>
+    protected abstract Tensor Through(ForwardBatch batch);
+
+    /// <summary>Scores of the next token, by this model's own head.</summary>
+    protected abstract Tensor Scores(Tensor hidden, ForwardBatch batch);
+
+    /// <summary>The model that a run of tokens goes through: an adapter may have a deeper one, made of this one's layers.</summary>
+    private CausalLanguageModel Stack(AdapterRun run)
+    {
+        var deeper = run.Adapters.Where(adapter => adapter.Model.Origin == this).ToList();
+        return deeper.Count == 0 ? this
+            : run.Adapters.Count == 1 ? (CausalLanguageModel)deeper[0].Model
+            : throw new NotSupportedException("layer_replication: an adapter on replicated layers works by itself, not with others.");
+    }
+}
 
 /// <summary>
 /// A model that reads one text and writes another. <see cref="Read"/> encodes the first; the batches of the second, which begin

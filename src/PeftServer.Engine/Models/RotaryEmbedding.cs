@@ -34,7 +34,8 @@ public sealed class RotaryEmbedding
     public static int TurningDimensions(PretrainedConfig config, int headDim, double otherwise)
     {
         var old = config.Number("partial_rotary_factor", config.Number("rotary_pct", config.Number("rope_pct", otherwise)));
-        return (int)(headDim * (config.Section("rope_parameters")?.Number("partial_rotary_factor", old) ?? old));
+        var factor = config.Section("rope_parameters")?.Number("partial_rotary_factor", old) ?? old;
+        return factor is > 0 and <= 1 ? (int)(headDim * factor) : throw config.Unsupported("partial_rotary_factor", factor);
     }
 
     /// <summary>Cosines and sines of the angles of the tokens of <paramref name="batch"/>: two tensors [n, 1, D/2] of the given type.</summary>

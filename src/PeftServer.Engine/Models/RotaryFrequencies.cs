@@ -28,6 +28,11 @@ internal sealed class RotaryFrequencies
     /// <param name="theta">The base.</param>
     public static RotaryFrequencies Of(PretrainedConfig config, int dim, PretrainedConfig? rope, double theta)
     {
+        if (dim is < 0 or > 1 << 16)
+        {
+            throw config.Unsupported("rope", $"{dim} turning dimensions");
+        }
+
         var type = rope?.Text("rope_type", null!) ?? rope?.Text("type", null!) ?? "default";
         _ = rope?.Text("type", null!); // old configs say both
         return type switch

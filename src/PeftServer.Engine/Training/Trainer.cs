@@ -3,6 +3,7 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 
@@ -34,7 +35,8 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var validation = spec.ValidationFile is null ? null : tasks.Read(spec.ValidationFile, trains: false);
 
         var plan = new TrainingPlan(task.Rows, _arguments);
-        var progress = new TrainingProgress(plan, TrainingCheckpoint.Restore(runFolder, optimizer), clock);
+        adapter.BeginTraining(plan.TotalSteps);
+        var progress = new TrainingProgress(plan, TrainingCheckpoint.Restore(runFolder, optimizer, adapter), clock);
         if (progress.StepsDone > 0)
         {
             events.Message($"Going on from the checkpoint after step {progress.StepsDone}.");
@@ -42,16 +44,16 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         for (var step = progress.StepsDone; step < plan.TotalSteps; step++)
         {
-            if (Step(step, plan, task, optimizer) is not { } result)
+            if (Step(step, plan, task, optimizer, adapter) is not { } result)
             {
-                return Stop(step, optimizer);
+                return Stop(step, optimizer, adapter);
             }
 
             progress.Add(result);
             Report(progress, plan, result, validation is not null && IsDue(step, _arguments.EvalSteps, plan) ? Evaluate(validation) : null);
             if (step + 1 < plan.TotalSteps && IsDue(step, _arguments.SaveSteps, plan))
             {
-                TrainingCheckpoint.Save(runFolder, step + 1, optimizer);
+                TrainingCheckpoint.Save(runFolder, step + 1, optimizer, adapter);
                 events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {step + 1}.", data: ("step", step + 1));
             }
         }
@@ -61,7 +63,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>One optimizer step over one window of micro-batches; null when the run is to stop first.</summary>
-    private StepResult? Step(int step, TrainingPlan plan, TrainingTask task, Optimizer optimizer)
+    private StepResult? Step(int step, TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter)
     {
         using var scope = NewDisposeScope(); // every temporary of the step dies here
         using var dropout = new Generator(SeedOf(step));
@@ -82,10 +84,14 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             totals.Add(batch.ForwardBackward(dropout));
         }
 
+        // What the method itself wants of its weights, once a step.
+        adapter.Regularization()?.backward();
+
         // Clip and step.
         var norm = optimizer.ClipGradients(_arguments.MaxGradNorm);
         var learningRate = plan.LearningRateAt(step);
         optimizer.Step(learningRate);
+        adapter.AfterStep(step);
         task.AdapterChanged();
 
         var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step
@@ -147,7 +153,13 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             Directory.Delete(temporary, recursive: true);
         }
 
-        AdapterFile.Save(adapter, temporary, spec.ModelName);
+        var portable = adapter.Portable();
+        AdapterFile.Save(portable, temporary, spec.ModelName);
+        if (portable != adapter)
+        {
+            portable.Dispose();
+        }
+
         AdapterCompanions.Write(spec.Model, temporary);
         if (!Directory.Exists(folder))
         {
@@ -159,7 +171,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             data: [("trained_tokens", progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
     }
 
-    private TrainingOutcome Stop(int stepsDone, Optimizer optimizer)
+    private TrainingOutcome Stop(int stepsDone, Optimizer optimizer, Adapter adapter)
     {
         if (control.Request is StopRequest.Cancel)
         {
@@ -167,7 +179,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             return TrainingOutcome.Cancelled;
         }
 
-        TrainingCheckpoint.Save(runFolder, stepsDone, optimizer);
+        TrainingCheckpoint.Save(runFolder, stepsDone, optimizer, adapter);
         events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {stepsDone}.", data: ("step", stepsDone));
         if (control.Request is StopRequest.Abandon)
         {
@@ -188,18 +200,28 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private CausalLanguageModel LoadModel(Device device, ScalarType dtype)
     {
-        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}.");
-        return PretrainedModel.Load(spec.Model, device, dtype) as CausalLanguageModel
+        var packed = _arguments.Quantization is BaseQuantization.None ? "" : $", its matrices in {_arguments.Quantization.ToString().ToLowerInvariant()}";
+        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}{packed}.");
+        return PretrainedModel.Load(spec.Model, device, dtype, quantization: _arguments.Quantization) as CausalLanguageModel
             ?? throw new TrainingException($"{spec.ModelName} is no causal language model; fine-tuning on text needs one.");
     }
 
     private Adapter CreateAdapter(CausalLanguageModel model)
     {
-        var adapter = (spec.Peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : spec.Peft).CreateAdapter(model);
+        var peft = spec.Peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : spec.Peft;
+        var adapter = peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
         adapter.Initialize(_arguments.Seed);
         adapter.SetTraining(true);
         events.Message(adapter.TrainableSummary);
         return adapter;
+    }
+
+    /// <summary>An adapter that starts from what the model makes of the training file.</summary>
+    private Adapter Calibrated(AdapterConfig peft, CausalLanguageModel model)
+    {
+        var data = CalibrationRows.Read(spec, model);
+        events.Message($"Running up to {data.Batches.Sum(batch => batch.Count)} rows of {Path.GetFileName(spec.TrainingFile)} through the model to start the adapter.");
+        return peft.CreateCalibrated(model, data);
     }
 
     /// <summary>Draws of a step follow from the run's seed and the step, so that a resumed run makes the same.</summary>

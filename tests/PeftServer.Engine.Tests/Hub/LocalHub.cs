@@ -154,5 +154,11 @@ internal sealed class LocalHub : IDisposable
         })]),
     }.ToJsonString();
 
-    private static string GitId(byte[] content) => Convert.ToHexStringLower(SHA1.HashData([.. Encoding.ASCII.GetBytes($"blob {content.Length}\0"), .. content]));
+    private static string GitId(byte[] content)
+    {
+        using var git = IncrementalHash.CreateHash(HashAlgorithmName.SHA1);
+        git.AppendData(Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"blob {content.Length}\0")));
+        git.AppendData(content);
+        return Convert.ToHexStringLower(git.GetHashAndReset());
+    }
 }

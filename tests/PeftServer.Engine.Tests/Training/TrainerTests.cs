@@ -1,4 +1,8 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Poly;
+using PeftServer.Engine.Adapters.PrefixTuning;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Objectives;
 using PeftServer.Engine.Training.Optimizers;
@@ -70,6 +74,55 @@ public sealed class TrainerTests
         using var run = new TrainingRun(Pairs, new TrainingMethod { Type = TrainingMethodType.Dpo, Dpo = new DpoSettings { Beta = -1 } });
 
         Should.Throw<TrainingException>(() => run.Run()).Message.ShouldContain("Beta");
+    }
+
+    /// <summary>Methods that train more than they save, or draw in training.</summary>
+    public static TheoryData<string> MethodsWithMore => ["P_TUNING", "PREFIX_TUNING", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "ADAPTION_PROMPT"];
+
+    [Theory]
+    [MemberData(nameof(MethodsWithMore))]
+    public void Run_PausedAndResumed_GivesTheSameAdapter(string method)
+    {
+        var settings = new JsonObject { ["peft_type"] = method };
+        if (method is "CPT")
+        {
+            settings["cpt_token_ids"] = new JsonArray(5, 6, 7, 8);
+            settings["cpt_tokens_type_mask"] = new JsonArray(1, 2, 3, 4);
+        }
+
+        var peft = settings.Deserialize<AdapterConfig>(PeftJson.Options)!;
+        using var whole = new TrainingRun(Texts);
+        using var paused = new TrainingRun(Texts);
+        using var straight = new TrainingRun(Texts) { Spec = whole.Spec with { Peft = peft } };
+        using var stopped = new TrainingRun(Texts) { Spec = paused.Spec with { Peft = peft } };
+
+        straight.Run().ShouldBe(TrainingOutcome.Succeeded);
+        stopped.Run(3, StopRequest.Pause).ShouldBe(TrainingOutcome.Paused);
+        stopped.Run().ShouldBe(TrainingOutcome.Succeeded);
+
+        File.ReadAllBytes(stopped.Weights).ShouldBe(File.ReadAllBytes(straight.Weights));
+        straight.Losses.ShouldAllBe(loss => double.IsFinite(loss));
+    }
+
+    [Fact]
+    public void Run_TaskThatTheMethodDoesNotKnow_NamesTheLine()
+    {
+        using var rows = new TrainingRun([Texts[0], Texts[1].Replace("{", "{\"task_id\": 2, ", StringComparison.Ordinal)]);
+        using var run = new TrainingRun([]) { Spec = rows.Spec with { Peft = new PolyConfig { NTasks = 2 } } };
+
+        var fault = Should.Throw<TrainingException>(() => run.Run());
+
+        fault.Message.ShouldContain("line 2");
+        fault.Message.ShouldContain("There is no task 2: the adapter has 2");
+    }
+
+    [Fact]
+    public void Run_PromptLongerThanTheModel_SaysSo()
+    {
+        using var rows = new TrainingRun(Texts);
+        using var run = new TrainingRun(Texts) { Spec = rows.Spec with { Peft = new PrefixTuningConfig { NumVirtualTokens = 1024 } } };
+
+        Should.Throw<TrainingException>(() => run.Run()).Message.ShouldContain("num_virtual_tokens");
     }
 
     [Theory]

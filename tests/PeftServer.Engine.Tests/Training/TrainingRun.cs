@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Training;
 
@@ -9,7 +10,7 @@ internal sealed class TrainingRun : IDisposable
 {
     private readonly List<TrainingEvent> _events = [];
 
-    public TrainingRun(IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1)
+    public TrainingRun(IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1, AdapterConfig? peft = null)
     {
         File.WriteAllLines(Path.Combine(Folder, "rows.jsonl"), rows);
         var arguments = new TrainingArguments { MaxSteps = 6, PerDeviceTrainBatchSize = 2, LearningRate = 5e-3, LrSchedulerType = LearningRateSchedule.Constant, SaveSteps = 2 };
@@ -18,7 +19,7 @@ internal sealed class TrainingRun : IDisposable
             Model = Samples.TinyLlama,
             ModelName = "tiny-llama",
             TrainingFile = Path.Combine(Folder, "rows.jsonl"),
-            Peft = new LoraConfig { R = 4, LoraDropout = dropout },
+            Peft = peft ?? new LoraConfig { R = 4, LoraDropout = dropout },
             Method = method ?? new TrainingMethod(),
             Training = change?.Invoke(arguments) ?? arguments,
             Device = "cpu",

@@ -11,15 +11,10 @@ internal sealed class AdaptionPromptAdapter : Adapter
     public AdaptionPromptAdapter(AdaptionPromptConfig config, PretrainedModel model)
         : base(config, model)
     {
-        if (model.Config.ModelType is not ("llama" or "mistral"))
-        {
-            throw new AdapterException("peft_type", $"ADAPTION_PROMPT is not supported on {model.Config.ModelType}. It is on llama and mistral.");
-        }
-
         var attention = model.Modules().Where(module => ModuleSelector.EndsWithName(module.Path, config.TargetModules!)).ToList();
         if (attention.Count == 0)
         {
-            throw new AdapterException("target_modules", $"No attention is called '{config.TargetModules}'. On {model.Config.ModelType} it is self_attn.");
+            throw new AdapterException("target_modules", $"No attention of this {model.Config.ModelType} is called '{config.TargetModules}'. Leave the field out.");
         }
 
         if (attention.Count < config.AdapterLayers)
@@ -28,11 +23,21 @@ internal sealed class AdaptionPromptAdapter : Adapter
         }
 
         _attention = [.. attention.TakeLast(config.AdapterLayers).Select(module => (module.Path, new AdaptionPromptPart(config, model, module.Path)))];
-        AttentionParts = _attention.Select((entry, i) => (Layer: attention.Count - _attention.Count + i, entry.Part))
-            .ToDictionary(entry => entry.Layer, entry => (AttentionPart)entry.Part);
         foreach (var (key, weight) in Shared)
         {
             weight.Path = key;
+        }
+
+        AttentionParts = model.Config.ModelType == "gpt2" ? new Dictionary<int, AttentionPart>() : _attention
+            .Select((entry, i) => (Layer: attention.Count - _attention.Count + i, entry.Part)).ToDictionary(entry => entry.Layer, entry => (AttentionPart)entry.Part);
+        if (model.Config.ModelType == "gpt2")
+        {
+            foreach (var (path, part) in _attention)
+            {
+                // PEFT adds behind GPT-2's output projection, where the queries are gone: they are kept on their way.
+                Attach(part.Keys, new KeptQueries(part));
+                Attach(AdaptionPromptPart.Projection(model, $"{path}.c_proj"), new AdaptionBehindOutput(part));
+            }
         }
     }
 

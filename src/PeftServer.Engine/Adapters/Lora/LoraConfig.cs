@@ -1,14 +1,15 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Adapters.TrainableTokens;
 using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Adapters.Lora;
 
 /// <summary>
 /// LoRA: y = Wx + s·B(A(dropout(x))) with s = lora_alpha / r, W frozen.
-/// <see href="https://arxiv.org/abs/2106.09685">Hu et al. 2021</see>.
+/// <see href="https://arxiv.org/abs/2106.09685">Hu et al. 2021</see>. Its variants are options, of which one may be chosen.
 /// </summary>
-public sealed record LoraConfig : AdapterConfig
+public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITrainsBias
 {
     /// <summary>Rank of the update, from 1 to 4096.</summary>
     [Range(1, 4096)]
@@ -22,10 +23,7 @@ public sealed record LoraConfig : AdapterConfig
     [Range(0.0, 0.99)]
     public double LoraDropout { get; init; }
 
-    /// <summary>Modules to adapt: names, a regular expression, or "all-linear". Absent: PEFT's defaults for the model.</summary>
-    public ModuleSelector? TargetModules { get; init; }
-
-    /// <summary>Modules left out although <see cref="TargetModules"/> names them.</summary>
+    /// <summary>Modules left out although target_modules names them.</summary>
     public ModuleSelector? ExcludeModules { get; init; }
 
     /// <summary>Which biases of the base train too: none, all, or lora_only.</summary>
@@ -41,13 +39,13 @@ public sealed record LoraConfig : AdapterConfig
     /// <summary>B has a bias.</summary>
     public bool LoraBias { get; init; }
 
-    /// <summary>Modules that train in full and are saved beside the adapter, such as a new head.</summary>
-    public IReadOnlyList<string>? ModulesToSave { get; init; }
-
-    /// <summary>true, false (both random, for tests), "gaussian", "orthogonal", "olora", "pissa" or "pissa_niter_N".</summary>
+    /// <summary>
+    /// How A and B start: true, false (both random, for tests), "gaussian", "orthogonal", "mica"; from the weight's own directions, which it then
+    /// loses: "olora", "pissa", "pissa_niter_N", "loftq"; from the training data: "eva", "corda", "lora_ga".
+    /// </summary>
     public LoraInit InitLoraWeights { get; init; } = LoraInit.Default;
 
-    /// <summary>Adapt only these layers; needs a list in <see cref="TargetModules"/>.</summary>
+    /// <summary>Adapt only these layers; needs a list in target_modules.</summary>
     public OneOrMany<int>? LayersToTransform { get; init; }
 
     /// <summary>Name of the list of layers, where it is not the usual one.</summary>
@@ -59,7 +57,7 @@ public sealed record LoraConfig : AdapterConfig
     /// <summary>Alphas of single modules, as <see cref="RankPattern"/>.</summary>
     public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
 
-    /// <summary>Rows of the token embedding that train: a list, or a map from module to list.</summary>
+    /// <summary>Rows of the token embedding that train: a list of ids, or a map from module to list. A tied head follows.</summary>
     public JsonNode? TrainableTokenIndices { get; init; }
 
     /// <summary>Adapt a tied head with its embedding's transposed factors.</summary>
@@ -68,31 +66,132 @@ public sealed record LoraConfig : AdapterConfig
     /// <summary>The base weight is stored (in, out); PEFT sets it for GPT-2's Conv1D. The layer knows by itself here.</summary>
     public bool FanInFanOut { get; init; }
 
-    // What LoraAdapter does not compute yet. Any value but the default is an error that names the field.
-    public JsonNode? AloraInvocationTokens { get; init; }
-    public JsonNode? ArrowConfig { get; init; }
-    public JsonNode? CordaConfig { get; init; }
-    public JsonNode? EvaConfig { get; init; }
-    public JsonNode? KasaConfig { get; init; }
-    public JsonNode? LayerReplication { get; init; }
-    public JsonObject LoftqConfig { get; init; } = [];
-    public JsonNode? LoraGaConfig { get; init; }
-    public JsonNode? MegatronConfig { get; init; }
-    public string MegatronCore { get; init; } = "megatron.core";
-    public JsonNode? MontecloraConfig { get; init; }
-    public JsonNode? TargetParameters { get; init; }
-    public JsonNode? UseBdlora { get; init; }
-    public bool UseQalora { get; init; }
-    public int QaloraGroupSize { get; init; } = 16;
-    public JsonNode? VeloraConfig { get; init; }
+    /// <summary>Tokens that switch the adapter on, from their last occurrence in a prompt: <see href="https://arxiv.org/abs/2504.12397">aLoRA</see>.</summary>
+    [Length(1, 1024)]
+    public IReadOnlyList<int>? AloraInvocationTokens { get; init; }
 
-    public override Adapter CreateAdapter(PretrainedModel model) => new LoraAdapter(this, model);
+    /// <summary>Settings of "corda".</summary>
+    public CordaConfig? CordaConfig { get; init; }
+
+    /// <summary>Settings of "eva".</summary>
+    public EvaConfig? EvaConfig { get; init; }
+
+    /// <summary>A diagonal between A and B, and a base without its smallest directions: KaSA.</summary>
+    public KasaConfig? KasaConfig { get; init; }
+
+    /// <summary>
+    /// Ranges [start, end) of layers that make up a deeper model, each layer with a LoRA of its own and the weights of its original.
+    /// </summary>
+    public IReadOnlyList<IReadOnlyList<int>>? LayerReplication { get; init; }
+
+    /// <summary>Settings of "loftq".</summary>
+    public LoftqConfig LoftqConfig { get; init; } = new();
+
+    /// <summary>Settings of "lora_ga".</summary>
+    public LoraGaConfig? LoraGaConfig { get; init; }
+
+    /// <summary>A is drawn around its mean in training: MonteCLoRA.</summary>
+    public MontecloraConfig? MontecloraConfig { get; init; }
+
+    /// <summary>Blocks on the diagonal of A or B: BD-LoRA.</summary>
+    public BdLoraConfig? UseBdlora { get; init; }
+
+    /// <summary>A sees means of groups of inputs: <see href="https://arxiv.org/abs/2309.14717">QA-LoRA</see>.</summary>
+    public bool UseQalora { get; init; }
+
+    /// <summary>Inputs in a group of QA-LoRA; it divides the width.</summary>
+    [Range(1, 65536)]
+    public int QaloraGroupSize { get; init; } = 16;
+
+    /// <summary>The gradient of A is made of compressed inputs: VeLoRA.</summary>
+    public VeloraConfig? VeloraConfig { get; init; }
+
+    /// <summary>Routing between trained adapters; what it means to train one is not defined.</summary>
+    [OnlySupported(null)]
+    public JsonNode? ArrowConfig { get; init; }
+
+    /// <summary>Parallel layers of Megatron, which this server does not have.</summary>
+    [OnlySupported(null)]
+    public JsonNode? MegatronConfig { get; init; }
+
+    /// <summary>Name of Megatron's module; without <see cref="MegatronConfig"/> it says nothing.</summary>
+    public string MegatronCore { get; init; } = "megatron.core";
+
+    /// <summary>Parameters to adapt that are no module's weight, such as a layer's experts: names, as in target_modules.</summary>
+    public IReadOnlyList<string>? TargetParameters { get; init; }
+
+    internal override bool HasOtherTargets => TargetParameters is { Count: > 0 };
+
+    internal override bool NeedsCalibration => InitLoraWeights.IsFromData;
+
+    public override Adapter CreateAdapter(PretrainedModel model) =>
+        new LoraAdapter((LoraConfig)Filled(model), LayerReplication is { Count: > 0 } ranges ? Models.LayerReplication.Deepen(model, ranges) : model);
+
+    internal override Adapter CreateCalibrated(PretrainedModel model, CalibrationData data) =>
+        LoraCalibration.Create((LoraConfig)Filled(model), model, data);
+
+    internal override TargetedConfig Resolved(PretrainedModel model) => this with
+    {
+        EvaConfig = InitLoraWeights.Name == "eva" ? EvaConfig ?? new EvaConfig() : EvaConfig,
+        CordaConfig = InitLoraWeights.Name == "corda" ? CordaConfig ?? new CordaConfig() : CordaConfig,
+        LoraGaConfig = InitLoraWeights.Name == "lora_ga" ? LoraGaConfig ?? new LoraGaConfig() : LoraGaConfig,
+    };
+
+    internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) => LoraParts.Create(this, sites, model);
+
+    /// <summary>Rank and scale at the module with this path.</summary>
+    internal (int R, double Scale) RankAt(string path)
+    {
+        var r = Adapters.TargetModules.ByPattern(RankPattern, path, R);
+        var alpha = Adapters.TargetModules.ByPattern(AlphaPattern, path, LoraAlpha);
+        return (r, UseRslora ? alpha / Math.Sqrt(r) : alpha / r);
+    }
 
     public override IEnumerable<ValidationResult> Validate()
     {
-        foreach (var (field, value) in Unsupported().Where(entry => entry.Value))
+        string[] variants = [.. Variants()];
+        if (variants.Length > 1)
         {
-            yield return new ValidationResult($"{field} is not supported by this server yet. Remove it.", [field]);
+            yield return new ValidationResult($"{string.Join(" and ", variants)} exclude each other. Keep one.", variants);
+        }
+
+        if (LoraBias && UseDora)
+        {
+            yield return new ValidationResult("lora_bias does not go with use_dora. Remove one.", ["lora_bias"]);
+        }
+
+        if (InitLoraWeights.NeedsPlainShapes && (UseQalora || UseBdlora is not null || KasaConfig is not null))
+        {
+            yield return new ValidationResult(
+                $"init_lora_weights '{InitLoraWeights.Name}' does not go with {variants[0]}. Use true.", ["init_lora_weights"]);
+        }
+
+        if (UseDora && InitLoraWeights.Name is "corda" or "lora_ga")
+        {
+            yield return new ValidationResult(
+                $"use_dora does not go with init_lora_weights '{InitLoraWeights.Name}': the result could not be saved for the base as it is.", ["use_dora"]);
+        }
+
+        if (TargetParameters is { Count: > 0 } && (variants.Length > 0 || LoraBias || LoraDropout > 0 || InitLoraWeights.NeedsPlainShapes))
+        {
+            yield return new ValidationResult(
+                "target_parameters takes plain LoRA: no variant, no lora_bias, no lora_dropout, and init_lora_weights true, false or gaussian.", ["target_parameters"]);
+        }
+
+        if (InitLoraWeights.Name == "loftq" && LoftqConfig.LoftqBits is null)
+        {
+            yield return new ValidationResult("init_lora_weights 'loftq' needs loftq_config with loftq_bits and loftq_iter.", ["loftq_config"]);
+        }
+
+        if (LayerReplication is { Count: > 0 } && (InitLoraWeights.IsFromData || TargetParameters is { Count: > 0 }))
+        {
+            yield return new ValidationResult(
+                $"layer_replication does not go with {(InitLoraWeights.IsFromData ? $"init_lora_weights '{InitLoraWeights.Name}'" : "target_parameters")}.", ["layer_replication"]);
+        }
+
+        if (InitLoraWeights.Name == "orthogonal" && RankPattern.Values.Append(R).Any(r => r % 2 != 0))
+        {
+            yield return new ValidationResult("init_lora_weights 'orthogonal' needs even ranks.", ["r"]);
         }
 
         if (LayersToTransform is not null && TargetModules?.Names is null)
@@ -105,28 +204,43 @@ public sealed record LoraConfig : AdapterConfig
         {
             yield return new ValidationResult($"The rank of '{module}' is {r}; it must be from 1 to 4096.", ["rank_pattern"]);
         }
+
+        if (TokenRows.Fault(TrainableTokenIndices) is { } fault)
+        {
+            yield return new ValidationResult(fault, ["trainable_token_indices"]);
+        }
+
+        foreach (var nested in Nested().SelectMany(entry => FaultsOf(entry.Field, entry.Settings)))
+        {
+            yield return nested;
+        }
     }
 
-    private IEnumerable<KeyValuePair<string, bool>> Unsupported() => new Dictionary<string, bool>
+    private IEnumerable<string> Variants()
     {
-        ["use_dora"] = UseDora,
-        ["trainable_token_indices"] = TrainableTokenIndices is not null,
-        ["ensure_weight_tying"] = EnsureWeightTying,
-        ["bias"] = Bias != "none",
-        ["init_lora_weights"] = InitLoraWeights.Name is not ("true" or "false" or "gaussian"),
-        ["alora_invocation_tokens"] = AloraInvocationTokens is not null,
-        ["arrow_config"] = ArrowConfig is not null,
-        ["corda_config"] = CordaConfig is not null,
-        ["eva_config"] = EvaConfig is not null,
-        ["kasa_config"] = KasaConfig is not null,
-        ["layer_replication"] = LayerReplication is not null,
-        ["loftq_config"] = LoftqConfig.Count > 0,
-        ["lora_ga_config"] = LoraGaConfig is not null,
-        ["megatron_config"] = MegatronConfig is not null,
-        ["monteclora_config"] = MontecloraConfig is not null,
-        ["target_parameters"] = TargetParameters is not (null or JsonArray { Count: 0 }),
-        ["use_bdlora"] = UseBdlora is not null,
-        ["use_qalora"] = UseQalora,
-        ["velora_config"] = VeloraConfig is not null,
-    };
+        (string Field, bool Used)[] variants =
+        [
+            ("use_dora", UseDora), ("alora_invocation_tokens", AloraInvocationTokens is not null), ("kasa_config", KasaConfig is not null),
+            ("monteclora_config", MontecloraConfig is not null), ("use_bdlora", UseBdlora is not null), ("use_qalora", UseQalora),
+            ("velora_config", VeloraConfig is not null),
+        ];
+        return variants.Where(variant => variant.Used).Select(variant => variant.Field);
+    }
+
+    private IEnumerable<(string Field, object Settings)> Nested()
+    {
+        (string Field, object? Settings)[] all =
+        [
+            ("corda_config", CordaConfig), ("eva_config", EvaConfig), ("kasa_config", KasaConfig), ("loftq_config", LoftqConfig),
+            ("lora_ga_config", LoraGaConfig), ("monteclora_config", MontecloraConfig), ("use_bdlora", UseBdlora), ("velora_config", VeloraConfig),
+        ];
+        return all.Where(entry => entry.Settings is not null)!;
+    }
+
+    private static IEnumerable<ValidationResult> FaultsOf(string field, object settings)
+    {
+        var faults = new List<ValidationResult>();
+        Validator.TryValidateObject(settings, new ValidationContext(settings), faults, validateAllProperties: true);
+        return faults.Select(fault => new ValidationResult($"{field}: {fault.ErrorMessage}", [field]));
+    }
 }

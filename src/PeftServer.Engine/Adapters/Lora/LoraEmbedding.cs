@@ -5,11 +5,33 @@ using PeftServer.Engine.Weights;
 namespace PeftServer.Engine.Adapters.Lora;
 
 /// <summary>LoRA at an embedding: row i gains s·B·A[:, i]. A starts at zero here, B is drawn.</summary>
-internal sealed class LoraEmbedding(LoraConfig config, Embedding site, int r, double scale) : AdditiveSiteAdapter
+internal class LoraEmbedding : AdditiveSiteAdapter
 {
-    private readonly Weight lora_embedding_A = new(r, site.Count) { Trainable = true };
-    private readonly Weight lora_embedding_B = new(site.Width, r) { Trainable = true };
-    private readonly KeptScalar _scale = new KeptScalar(scale);
+    private readonly LoraConfig _config;
+    private readonly Weight lora_embedding_A; // (r, count)
+    private readonly Weight lora_embedding_B; // (width, r)
+    private readonly KeptScalar _scale;
+
+    public LoraEmbedding(LoraConfig config, Embedding site)
+    {
+        if (config.InitLoraWeights.NeedsPlainShapes && !config.InitLoraWeights.IsFromData)
+        {
+            throw new AdapterException("init_lora_weights", $"'{config.InitLoraWeights.Name}' is for linear layers; {site.Path} is an embedding.");
+        }
+
+        var (r, scale) = config.RankAt(site.Path);
+        (_config, _scale) = (config, new KeptScalar(scale));
+        lora_embedding_A = new Weight(r, site.Count) { Trainable = true };
+        lora_embedding_B = new Weight(site.Width, r) { Trainable = true };
+    }
+
+    /// <summary>A [r, count].</summary>
+    internal Tensor A => lora_embedding_A.Value;
+
+    /// <summary>B [width, r].</summary>
+    internal Tensor B => lora_embedding_B.Value;
+
+    internal Scalar Scale => _scale;
 
     public override IEnumerable<(string Name, Weight Weight)> State =>
         [(nameof(lora_embedding_A), lora_embedding_A), (nameof(lora_embedding_B), lora_embedding_B)];
@@ -18,18 +40,78 @@ internal sealed class LoraEmbedding(LoraConfig config, Embedding site, int r, do
     {
         using var scope = NewDisposeScope();
         var dtype = call.Site.Weight.Value.dtype;
-        var low = lora_embedding_A.Value.t().index_select(0, x).mul(_scale).to(dtype); // [n, r]
-        return F.linear(low, lora_embedding_B.Value.to(dtype)).MoveToOuterDisposeScope(); // [n, width]
+        var low = A.t().index_select(0, x).mul(_scale).to(dtype); // [n, r]
+        return F.linear(low, B.to(dtype)).MoveToOuterDisposeScope(); // [n, width]
     }
 
     public override void Initialize(Site site, Generator generator)
     {
         var device = site.Weight.Value.device;
-        var a = config.InitLoraWeights == LoraInit.Random ? randn(r, lora_embedding_A.Shape[1], generator: generator) : zeros(r, lora_embedding_A.Shape[1]);
-        lora_embedding_A.Set(a.to(device));
-        lora_embedding_B.Set(randn(lora_embedding_B.Shape[0], r, generator: generator).to(device));
+        lora_embedding_A.Normal(_config.InitLoraWeights == LoraInit.Random ? 1 : 0, generator, device);
+        lora_embedding_B.Normal(1, generator, device);
     }
 
-    public override Tensor Merge(Site site, Tensor weight) =>
-        weight.to(ScalarType.Float32).Plus(lora_embedding_B.Value.mm(lora_embedding_A.Value).t().mul(_scale)); // [count, width]
+    public override Tensor Merge(Site site, Tensor weight) => weight.to(ScalarType.Float32).Plus(B.mm(A).t().mul(_scale)); // [count, width]
+}
+
+/// <summary>DoRA at an embedding: the norms are those of its columns.</summary>
+internal sealed class DoraEmbedding(LoraConfig config, Embedding site) : LoraEmbedding(config, site)
+{
+    private readonly Weight lora_magnitude_vector = new(site.Width) { Trainable = true };
+
+    public override IEnumerable<(string Name, Weight Weight)> State => base.State.Append((nameof(lora_magnitude_vector), lora_magnitude_vector));
+
+    public override Tensor Delta(Tensor x, in SiteCall call)
+    {
+        using var scope = NewDisposeScope();
+        var frozen = call.Site.Frozen(x); // [n, width]
+        var factor = Factor(Norms(call.Site)).to(frozen.dtype); // [width]
+        return frozen.mul(factor.Plus(-1)).Plus(base.Delta(x, call).mul(factor)).MoveToOuterDisposeScope();
+    }
+
+    public override void Initialize(Site site, Generator generator)
+    {
+        base.Initialize(site, generator);
+        lora_magnitude_vector.Set(Norms(site));
+    }
+
+    public override Tensor Merge(Site site, Tensor weight)
+    {
+        var direction = base.Merge(site, weight); // [count, width]
+        return direction.mul(Factor(ColumnNorms(direction)));
+    }
+
+    private Tensor Factor(Tensor norms) => lora_magnitude_vector.Value.div(norms);
+
+    private Tensor Norms(Site site)
+    {
+        using var frozen = no_grad();
+        return ColumnNorms(base.Merge(site, site.Weight.Value));
+    }
+
+    private static Tensor ColumnNorms(Tensor table) => linalg.vector_norm(table, ord: 2, dims: [0]);
+}
+
+/// <summary>
+/// The head that shares its weight with an adapted embedding, under <c>ensure_weight_tying</c>: it gains the same change, s·AᵀBᵀ, and has no
+/// weights of its own.
+/// </summary>
+internal sealed class TiedLoraHead(LoraEmbedding embedding) : AdditiveSiteAdapter
+{
+    public override IEnumerable<(string Name, Weight Weight)> State => [];
+
+    public override bool SavesBaseLayer => false;
+
+    public override Tensor Delta(Tensor x, in SiteCall call)
+    {
+        using var scope = NewDisposeScope();
+        var low = F.linear(x, embedding.B.t().to(x.dtype)).mul(embedding.Scale); // [n, r]
+        return F.linear(low, embedding.A.t().to(x.dtype)).MoveToOuterDisposeScope(); // [n, count]
+    }
+
+    public override void Initialize(Site site, Generator generator)
+    {
+    }
+
+    public override Tensor Merge(Site site, Tensor weight) => embedding.Merge(site, weight);
 }

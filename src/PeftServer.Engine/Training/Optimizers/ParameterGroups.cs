@@ -37,7 +37,7 @@ public static class ParameterGroups
         !path.Contains("bias", StringComparison.OrdinalIgnoreCase) && !NormMarks.Any(mark => path.Contains(mark, StringComparison.OrdinalIgnoreCase));
 
     /// <summary>The LoRA layers of an adapter.</summary>
-    public static IEnumerable<LoraPair> Pairs(Adapter adapter) => adapter.Parts.Select(entry => entry.Part).OfType<LoraProjection>().Select(part =>
+    public static IEnumerable<LoraPair> Pairs(Adapter adapter) => adapter.Parts.Select(entry => entry.Part).OfType<LoraProjection>().Where(part => part.TrainsBoth).Select(part =>
     {
         var state = part.State.ToDictionary(entry => entry.Name, entry => entry.Weight);
         return new LoraPair(state["lora_A.weight"], state["lora_B.weight"], part.Scale);

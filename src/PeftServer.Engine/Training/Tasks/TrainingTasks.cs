@@ -50,12 +50,8 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLa
         }
     }
 
-    private ITrainingStep Step(SftSettings settings)
-    {
-        var step = TrainingSteps.Create(model, adapter, model.Device, spec.Training, spec.Peft, settings, out var why);
-        events.Message(why);
-        return step;
-    }
+    private ITrainingStep Step(SftSettings settings) =>
+        TrainingSteps.Create(model, adapter, model.Device, spec.Training, spec.Peft, settings, message => events.Message(message));
 
     private IReadOnlyList<TrainingRow[]> Rows(TrainingData data)
     {

@@ -205,6 +205,16 @@ internal sealed class GgufConfig
             return;
         }
 
+        switch (Metadata("attention.sliding_window_pattern"))
+        {
+            case long every:
+                _fields["sliding_window_pattern"] = every;
+                break;
+            case List<bool> slides:
+                _fields["layer_types"] = new JsonArray([.. slides.Select(slide => (JsonNode)(slide ? "sliding_attention" : "full_attention"))]);
+                break;
+        }
+
         var everywhere = _fields["rope_parameters"]!.DeepClone();
         _fields["rope_parameters"] = new JsonObject
         {
@@ -239,7 +249,7 @@ internal sealed class GgufConfig
 
         if (Has("rope_factors_long.weight"))
         {
-            return Divided(rope, "rope_factors_short.weight", "rope_factors_long.weight", original, Metadata("rope.scaling.attn_factor") as double?);
+            return Divided(rope, "rope_factors_short.weight", "rope_factors_long.weight", original, Metadata("rope.scaling.attn_factor") is null ? null : Real("rope.scaling.attn_factor", 1));
         }
 
         switch (type)
@@ -256,9 +266,9 @@ internal sealed class GgufConfig
                     rope["original_max_position_embeddings"] = original;
                 }
 
-                if (Metadata("rope.scaling.attn_factor") is double attention)
+                if (Metadata("rope.scaling.attn_factor") is not null)
                 {
-                    rope["attention_factor"] = attention;
+                    rope["attention_factor"] = Real("rope.scaling.attn_factor", 1);
                 }
 
                 return rope;
@@ -269,7 +279,9 @@ internal sealed class GgufConfig
 
     private JsonObject Divided(JsonObject rope, string near, string far, long original, double? attention)
     {
-        JsonArray Factors(string name) => [.. _file.Floats(name).Select(factor => (JsonNode)JsonValue.Create((double)factor))];
+        JsonArray Factors(string name) => [.. _file.Floats(name).Select(factor => float.IsFinite(factor)
+            ? (JsonNode)JsonValue.Create((double)factor)
+            : throw new CheckpointException($"{name} holds values that are not finite."))];
 
         (rope["rope_type"], rope["short_factor"], rope["long_factor"]) = ("longrope", Factors(near), Factors(far));
         if (original > 0)
@@ -310,7 +322,7 @@ internal sealed class GgufConfig
     private double Real(string key, double otherwise) => Metadata(key) switch
     {
         null => otherwise,
-        double number => number,
+        double number when double.IsFinite(number) => number,
         long number => number,
         var other => throw new CheckpointException($"{ArchitectureName}.{key} is {other}, but must be a number."),
     };
