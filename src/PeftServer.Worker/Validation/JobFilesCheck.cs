@@ -4,6 +4,7 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
@@ -121,7 +122,9 @@ internal sealed partial class JobFilesCheck(
         await using var content = await files.OpenForJobAsync(job, field, fileId, cancellationToken);
         var data = await Task.Run(
             () => TrainingData.Read(content, tokenizer, new TrainingDataOptions { MaxLength = maxLength }, cancellationToken), cancellationToken);
-        return new DatasetReport(field, fileId, data.Summary, maxLength);
+        var misfit = job.Peft is not IKnowsTasks ? null : data.Rows
+            .Select(row => IKnowsTasks.Fault(job.Peft, row.Task) is { } fault ? $"line {row.Line}, task_id: {fault}" : null).FirstOrDefault(fault => fault is not null);
+        return new DatasetReport(field, fileId, data.Summary, maxLength, misfit);
     }
 
     private static IEnumerable<(string Field, string FileId)> FilesOf(FineTuningJob job)
