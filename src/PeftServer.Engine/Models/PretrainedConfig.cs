@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Weights;
@@ -104,6 +105,14 @@ public sealed class PretrainedConfig
     /// <summary>Texts in a list, or in one string with a character between them.</summary>
     public IReadOnlyList<string> TextsOrParts(string name, char between) =>
         Field(name) is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
+
+    /// <summary>The same with other classes: their names by their number, as <c>id2label</c> has them.</summary>
+    public PretrainedConfig WithLabels(IReadOnlyList<string> labels)
+    {
+        var fields = _fields.DeepClone().AsObject();
+        fields["id2label"] = new JsonObject(labels.Select((label, id) => KeyValuePair.Create(id.ToString(CultureInfo.InvariantCulture), (JsonNode?)label)));
+        return new PretrainedConfig(fields);
+    }
 
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => Field("id2label") is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);

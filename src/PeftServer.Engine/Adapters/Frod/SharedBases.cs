@@ -50,7 +50,7 @@ internal sealed class SharedBases : SharedWeights
             var side = basis.V.Shape[0];
             basis.V.Set(Joint(basis.Members).to(device));
             var chosen = randperm(side * (side - 1), dtype: ScalarType.Int64, generator: generator).narrow(0, 0, basis.Places).data<long>().ToArray();
-            long[] rows = Array.ConvertAll(chosen, place => place / (side - 1));
+            var rows = Array.ConvertAll(chosen, place => place / (side - 1));
             long[] columns = [.. chosen.Zip(rows, (place, row) => (place % (side - 1)) is var column && column >= row ? column + 1 : column)]; // the diagonal is left out
             basis.Indices.Set(tensor((long[])[.. rows, .. columns]).view(2, -1).to(device, copy: true));
             basis.Size.Set(tensor((long[])[side, side]).to(device, copy: true));
