@@ -1,5 +1,6 @@
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Tests;
 
@@ -7,7 +8,8 @@ namespace PeftServer.Engine.Tests;
 internal static class RandomLlama
 {
     public static LlamaForCausalLM Create(
-        Device device, ScalarType dtype, int hidden = 64, int heads = 4, int groups = 2, int headDim = 16, int intermediate = 96, int layers = 2, int vocabulary = 128, ulong seed = 1)
+        Device device, ScalarType dtype, int hidden = 64, int heads = 4, int groups = 2, int headDim = 16, int intermediate = 96, int layers = 2, int vocabulary = 128, ulong seed = 1,
+        BaseQuantization quantization = BaseQuantization.None)
     {
         var model = (LlamaForCausalLM)PretrainedModel.Plan(PretrainedConfig.Parse($$"""
             {
@@ -18,6 +20,7 @@ internal static class RandomLlama
         using var scope = NewDisposeScope();
         using var generator = new Generator(seed);
         using var spread = 0.15.ToScalar();
+        var packable = model.PackableWeights(quantization);
         foreach (var weight in model.Weights())
         {
             var drawn = randn(weight.Shape.ToArray(), generator: generator).mul(spread);
@@ -26,7 +29,15 @@ internal static class RandomLlama
                 drawn = drawn.add(TensorArithmetic.One); // norms near one
             }
 
-            weight.Set(drawn.to(dtype, device));
+            drawn = drawn.to(dtype, device);
+            if (packable.Contains(weight))
+            {
+                weight.Set(PackedMatrix.Pack(drawn, quantization));
+            }
+            else
+            {
+                weight.Set(drawn);
+            }
         }
 
         return model;

@@ -1,7 +1,12 @@
 using System.Diagnostics;
 using System.Globalization;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Training;
+using PeftServer.Engine.Training.Fast;
+using PeftServer.Engine.Training.Optimizers;
 using static TorchSharp.torch;
 
 namespace PeftServer.Cli.Bench;
@@ -32,7 +37,7 @@ internal static class KernelBench
 
         var copy = Milliseconds(() => sum.copy_(x));
         var bandwidth = 2.0 * Tokens * Hidden * 2 / copy;
-        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"copy                {copy * 1000,8:F0} us   {bandwidth / 1e9:F2} TB/s"));
+        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"copy                      {copy * 1000,8:F0} us   {bandwidth / 1e9:F2} TB/s"));
         const double Row = Tokens * Hidden * 2.0;
         const double Wide = Tokens * Intermediate * 2.0;
         Report("add + rms norm", 4 * Row, () => kernels.AddRmsNorm(x, y, weight, 1e-6, sum, wide, rstd));
@@ -54,6 +59,11 @@ internal static class KernelBench
         var flash = kernels.Attention(q, k, k, others, 0.088);
         Time("ragged attention", () => kernels.Attention(q, k, k, others, 0.088).Output.Dispose());
         Time("ragged backward", () => kernels.AttentionBackward(dq, q, k, k, flash, others, 0.088));
+        foreach (var tokens in new[] { Tokens, Tokens / 4 })
+        {
+            Block(device, kernels, tokens, Time);
+        }
+
         foreach (var (name, inputs, outputs) in ((string, int, int)[])[("q|k|v", Hidden, Heads.Width), ("o", Hidden, Hidden), ("gate|up", Hidden, 2 * Intermediate), ("down", Intermediate, Hidden)])
         {
             var (input, matrix, result) = (New(Tokens, inputs + 64), New(outputs, inputs + 64), New(Tokens, outputs));
@@ -73,14 +83,40 @@ internal static class KernelBench
                 using var inner = NewDisposeScope();
                 run();
             });
-            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-18} {milliseconds * 1000,9:F0} us"));
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-24} {milliseconds * 1000,9:F0} us"));
         }
 
         void Report(string name, double bytes, Action run)
         {
             var milliseconds = Milliseconds(run);
-            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-18} {milliseconds * 1000,9:F0} us   {bytes / milliseconds / bandwidth,6:P0} of the copy's bandwidth"));
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{name,-24} {milliseconds * 1000,9:F0} us   {bytes / milliseconds / bandwidth,6:P0} of the copy's bandwidth"));
         }
+    }
+
+    /// <summary>A whole block with LoRA on all its linear layers, and what stands around the blocks in a step.</summary>
+    private static void Block(Device device, CudaBlockKernels kernels, int tokens, Action<string, Action> time)
+    {
+        using var scope = NewDisposeScope();
+        using var model = LlamaShapes.Create("8b", device, ScalarType.BFloat16, blocks: 1);
+        using var adapter = new LoraConfig { R = 16, LoraAlpha = 32, TargetModules = ModuleSelector.AllLinear }.CreateAdapter(model);
+        adapter.Initialize(0);
+        adapter.SetTraining(true);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0.01);
+        using var layer = new FastLlamaLayer(model.model.layers[0], adapter, kernels);
+        int[] starts = [.. Enumerable.Range(0, (tokens / 2048) + 1).Select(i => i * 2048)];
+        var (cos, sin) = (rand(tokens, 64, device: device), rand(tokens, 64, device: device));
+        var batch = new FastBatch(cos, sin, new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
+        var (x, y) = (randn(tokens, Hidden, dtype: ScalarType.BFloat16, device: device), randn(tokens, Hidden, dtype: ScalarType.BFloat16, device: device));
+        var rowsOfGradient = randn(tokens, Hidden + layer.GradientRoom, dtype: ScalarType.BFloat16, device: device);
+        time($"block, {tokens} forward", () => layer.Forward(x, y, batch, ActivationMode.Keep));
+        time($"block, {tokens} both", () =>
+        {
+            var (_, _, state) = layer.Forward(x, y, batch, ActivationMode.Keep);
+            layer.Backward(rowsOfGradient, state, batch, ActivationMode.Keep, needsInput: true);
+        });
+        var rows = SftBatch.Of(Enumerable.Range(0, tokens / 2048).Select(_ => TrainBench.Row(new Random(0), 2048)));
+        using var step = new FastLlamaStep(model, adapter, kernels, ActivationPlan.Keep);
+        time($"one block, {tokens}", () => step.ForwardBackward(rows, 1, null));
     }
 
     private static double Milliseconds(Action run)

@@ -1,4 +1,5 @@
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Quantization;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -17,9 +18,12 @@ internal static class LlamaShapes
 
     public static IReadOnlyCollection<string> Names => Shapes.Keys;
 
-    public static LlamaForCausalLM Create(string name, Device device, ScalarType dtype)
+    /// <summary>The shape <paramref name="name"/>, with all of its blocks or so many.</summary>
+    public static LlamaForCausalLM Create(
+        string name, Device device, ScalarType dtype, BaseQuantization quantization = BaseQuantization.None, int? blocks = null)
     {
         var (hidden, layers, headDim, intermediate, tied) = Shapes[name];
+        layers = blocks ?? layers;
         var model = (LlamaForCausalLM)PretrainedModel.Plan(PretrainedConfig.Parse($$"""
             {
               "model_type": "llama", "hidden_size": {{hidden}}, "num_hidden_layers": {{layers}}, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -29,11 +33,20 @@ internal static class LlamaShapes
             """));
         using var frozen = no_grad();
         using var spread = 0.02.ToScalar();
+        var packable = model.PackableWeights(quantization);
         foreach (var weight in model.Weights())
         {
             using var scope = NewDisposeScope();
             var shape = weight.Shape.ToArray();
-            weight.Set(shape.Length == 1 ? ones(shape, dtype: dtype, device: device) : randn(shape, dtype: dtype, device: device).mul_(spread).alias());
+            var drawn = shape.Length == 1 ? ones(shape, dtype: dtype, device: device) : randn(shape, dtype: dtype, device: device).mul_(spread);
+            if (!packable.Contains(weight))
+            {
+                weight.Set(drawn.alias());
+            }
+            else
+            {
+                weight.Set(PackedMatrix.Pack(drawn, quantization));
+            }
         }
 
         return model;

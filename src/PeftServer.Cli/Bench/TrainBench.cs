@@ -5,6 +5,7 @@ using PeftServer.Engine.Data;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Fast;
 using PeftServer.Engine.Training.Optimizers;
@@ -21,38 +22,62 @@ internal static class TrainBench
 {
     private const int WarmUp = 3;
 
-    /// <summary>What is to be measured: <c>fast:8b:8:2048</c>, <c>fast:8b:8:2048:lean</c>, <c>plain:1b:4:2048</c>, <c>fast:8b:chats</c>.</summary>
-    public sealed record Case(string Tier, string Shape, int Batch, int Length, bool Lean, bool Chats)
+    /// <summary>
+    /// What is to be measured: <c>fast:8b:8:2048</c>, <c>plain:1b:4:2048</c>, <c>fast:8b:chats</c>, with options behind it:
+    /// <c>keep</c>, <c>lean</c>, <c>offload</c> or a number (activations kept, so many tokens at a time); <c>nf4</c>, <c>fp8</c>.
+    /// </summary>
+    public sealed record Case(string Tier, string Shape, int Batch, int Length, ActivationPlan? Plan, BaseQuantization Quantization)
     {
+        public bool Chats => Length == 0;
+
         public static Case Parse(string text)
         {
             var parts = text.Split(':');
-            var known = parts.Length >= 3 && parts[0] is "fast" or "plain" && LlamaShapes.Names.Contains(parts[1]);
-            if (known && parts is [var tier, var shape, "chats"])
+            if (parts is [("fast" or "plain") and var tier, var shape, .. var rest] && LlamaShapes.Names.Contains(shape))
             {
-                return new Case(tier, shape, 0, 0, Lean: false, Chats: true);
+                if (rest is ["chats", .. var options])
+                {
+                    return WithOptions(new Case(tier, shape, 0, 0, null, BaseQuantization.None), options, text);
+                }
+
+                if (rest is [var rows, var columns, .. var others] && int.TryParse(rows, out var batch) && int.TryParse(columns, out var length) && batch > 0 && length > 1)
+                {
+                    return WithOptions(new Case(tier, shape, batch, length, null, BaseQuantization.None), others, text);
+                }
             }
 
-            return known && parts.Length is 4 or 5 && int.TryParse(parts[2], out var batch) && int.TryParse(parts[3], out var length)
-                && (parts.Length == 4 || parts[4] == "lean")
-                ? new Case(parts[0], parts[1], batch, length, parts.Length == 5, Chats: false)
-                : throw new CommandException(
-                    $"'{text}' is no case. Say fast|plain:{string.Join('|', LlamaShapes.Names)}:BATCH:LENGTH[:lean] or fast:SHAPE:chats.", ExitCode.Usage);
+            throw Unknown(text);
         }
+
+        private static Case WithOptions(Case @case, IEnumerable<string> options, string text) => options.Aggregate(@case, (result, option) => option switch
+        {
+            "keep" => result with { Plan = ActivationPlan.Keep },
+            "lean" => result with { Plan = ActivationPlan.Lean },
+            "offload" => result with { Plan = ActivationPlan.Offload },
+            "nf4" => result with { Quantization = BaseQuantization.Nf4 },
+            "fp8" => result with { Quantization = BaseQuantization.Fp8 },
+            _ when int.TryParse(option, out var tokens) && tokens > 0 => result with { Plan = ActivationPlan.Keep with { PassTokens = tokens } },
+            _ => throw Unknown(text),
+        });
+
+        private static CommandException Unknown(string text) => new(
+            $"'{text}' is no case. Say fast|plain:{string.Join('|', LlamaShapes.Names)}:BATCH:LENGTH or fast:SHAPE:chats, and behind it maybe :keep, :lean, :offload, :TOKENS, :nf4, :fp8.",
+            ExitCode.Usage);
     }
 
-    public static Dictionary<string, object> Run(string name, string deviceName, int steps)
+    public static Dictionary<string, object> Run(string name, string deviceName, int steps, bool phases)
     {
         var (@case, device) = (Case.Parse(name), Devices.Parse(deviceName));
         var onGpu = device.type is DeviceType.CUDA;
         var before = onGpu ? NvidiaMemory.UsedGib(device.index) : 0;
         var started = Stopwatch.GetTimestamp();
-        using var model = LlamaShapes.Create(@case.Shape, device, onGpu ? ScalarType.BFloat16 : ScalarType.Float32);
+        using var model = LlamaShapes.Create(@case.Shape, device, onGpu ? ScalarType.BFloat16 : ScalarType.Float32, @case.Quantization);
         using var adapter = new LoraConfig { R = 16, LoraAlpha = 32, TargetModules = ModuleSelector.AllLinear }.CreateAdapter(model);
         adapter.Initialize(0);
         adapter.SetTraining(true);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0.01);
-        using var step = Step(@case, model, adapter, device);
+        var (plan, clock) = ("", new Dictionary<string, List<double>>());
+        using var step = Step(@case.Tier, @case.Plan, model, adapter, device, message => plan = message);
         var batches = @case.Chats ? Chats() : [Rows(@case.Batch, @case.Length)];
 
         var (times, tokens, losses, first) = (new List<double>(), new List<int>(), new List<double>(), 0.0);
@@ -61,11 +86,11 @@ internal static class TrainBench
             var batch = batches[i % batches.Count];
             var start = Stopwatch.GetTimestamp();
             using var scope = NewDisposeScope();
-            var (loss, _) = step.ForwardBackward(batch, 1.0 / batch.Targets.Length, null);
-            optimizer.ClipGradients(1);
-            optimizer.Step(1e-4);
-            optimizer.ZeroGrad();
-            step.AdapterChanged();
+            var loss = Phase("forward and backward", () => step.ForwardBackward(batch, 1.0 / batch.Targets.Length, null).Loss);
+            Phase("clip", () => optimizer.ClipGradients(1));
+            Phase("optimizer", () => Done(() => optimizer.Step(1e-4)));
+            Phase("zero", () => Done(optimizer.ZeroGrad));
+            Phase("pack", () => Done(step.AdapterChanged));
             losses.Add(Math.Round(loss.item<float>() / batch.Targets.Length, 4)); // waits for the device
             if (i == 0)
             {
@@ -76,8 +101,9 @@ internal static class TrainBench
             tokens.Add(batch.TokenCount);
         }
 
-        var measured = times.Skip(WarmUp).Order().ToList();
-        var rate = @case.Chats ? tokens.Skip(WarmUp).Sum() / times.Skip(WarmUp).Sum() : tokens[0] / measured[measured.Count / 2];
+        var warmUp = Math.Min(WarmUp, steps - 1);
+        var measured = times.Skip(warmUp).Order().ToList();
+        var rate = @case.Chats ? tokens.Skip(warmUp).Sum() / times.Skip(warmUp).Sum() : tokens[0] / measured[measured.Count / 2];
         var result = new Dictionary<string, object>
         {
             ["case"] = name,
@@ -85,25 +111,61 @@ internal static class TrainBench
             ["first_step_seconds"] = Math.Round(first, 1),
             ["first_loss"] = losses[0],
             ["last_loss"] = losses[^1],
-            ["step"] = step.Description,
+            ["step"] = plan.Length > 0 ? plan : step.Description,
         };
+        if (phases)
+        {
+            result["phases_ms"] = clock.ToDictionary(phase => phase.Key, phase => Math.Round(phase.Value.Order().ElementAt(phase.Value.Count / 2), 2));
+        }
+
         if (onGpu)
         {
             result["memory_gib"] = Math.Round(NvidiaMemory.UsedGib(device.index) - before, 1);
         }
 
         return result;
+
+        T Phase<T>(string what, Func<T> run)
+        {
+            var begun = Stopwatch.GetTimestamp();
+            var value = run();
+            if (phases)
+            {
+                Note($"{what}, host"); // how long the program took to say what is to be done
+                if (onGpu)
+                {
+                    cuda.synchronize();
+                }
+
+                Note(what);
+            }
+
+            return value;
+
+            void Note(string name)
+            {
+                clock.TryAdd(name, []);
+                clock[name].Add(Stopwatch.GetElapsedTime(begun).TotalMilliseconds);
+            }
+        }
     }
 
-    private static ITrainingStep Step(Case @case, LlamaForCausalLM model, Adapter adapter, Device device)
+    private static bool Done(Action run)
     {
-        if (@case.Tier == "plain")
+        run();
+        return true;
+    }
+
+    /// <summary>The step of a tier on a device.</summary>
+    public static ITrainingStep Step(string tier, ActivationPlan? plan, LlamaForCausalLM model, Adapter adapter, Device device, Action<string>? report)
+    {
+        if (tier == "plain")
         {
             return new AutogradStep(model, adapter);
         }
 
         BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
-        return new FastLlamaStep(model, adapter, kernels, @case.Lean ? ActivationMode.Recompute : ActivationMode.Keep);
+        return new FastLlamaStep(model, adapter, kernels, plan, report);
     }
 
     private static SftBatch Rows(int count, int length)
@@ -133,6 +195,6 @@ internal static class TrainBench
         return batches;
     }
 
-    private static TrainingRow Row(Random random, int length) =>
+    public static TrainingRow Row(Random random, int length) =>
         new([.. Enumerable.Range(0, length).Select(_ => random.Next(LlamaShapes.Vocabulary))], [.. Enumerable.Repeat(true, length)], 1);
 }

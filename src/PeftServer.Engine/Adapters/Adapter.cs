@@ -146,6 +146,12 @@ public abstract class Adapter : IDisposable
     {
     }
 
+    /// <summary>The parts that merging folds into the weights.</summary>
+    protected virtual IEnumerable<(Site Site, SiteAdapter Part)> MergeableParts => _parts;
+
+    /// <summary>What goes with this adapter when it is disposed of.</summary>
+    protected virtual IEnumerable<Weight> Owned => State.Concat(SharedTraining).Select(entry => entry.Weight);
+
     /// <summary>Computes <see cref="SharedDerived"/>.</summary>
     protected virtual void PrepareShared()
     {
@@ -211,8 +217,9 @@ public abstract class Adapter : IDisposable
             throw new NotSupportedException("layer_replication: layers share their weights, so what their adapters add cannot be merged. Serve it unmerged.");
         }
 
-        _parts.Where(entry => !entry.Part.MergesIntoTied).ToList().ForEach(entry => RefuseTied(entry.Site));
-        var merged = _parts.GroupBy(entry => entry.Site).Select(parts => (
+        var mergeable = MergeableParts.ToList();
+        mergeable.Where(entry => !entry.Part.MergesIntoTied && entry.Part is not BaseLayerCopy).ToList().ForEach(entry => RefuseTied(entry.Site));
+        var merged = mergeable.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),
             Bias: parts.Aggregate(parts.Key.Bias?.Value, (bias, entry) => entry.Part.MergeBias(parts.Key, bias)))).ToList();
@@ -240,7 +247,7 @@ public abstract class Adapter : IDisposable
     public virtual void Dispose()
     {
         Detach();
-        foreach (var (_, weight) in State.Concat(SharedTraining))
+        foreach (var weight in Owned)
         {
             weight.Unload();
         }

@@ -10,7 +10,9 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new() { SingleReader = true, SingleWriter = true });
     private readonly Sampler _sampler = new(request.Sampling);
     private List<int> _pending = [.. request.Prompt];
+    private readonly List<int> _generatedTokens = [];
     private int _generated;
+    private int _layers;
     private int _most = request.Sampling.MaxTokens;
 
     public GenerationRequest Request { get; } = request;
@@ -34,6 +36,9 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     /// <summary>Rows of a prompt that go in before the first of them.</summary>
     public int PromptRows { get; private set; }
 
+    /// <summary>Whether an adapter must see the whole sequence for every token: nothing is cached then.</summary>
+    private bool ReadsWhole => Adapters.Any(adapter => adapter.ReadsWholeSequences);
+
     public bool IsPlainGreedy => Request.Sampling.IsPlainGreedy;
 
     /// <summary>
@@ -55,13 +60,12 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             throw new AdapterException("task_id", fault);
         }
 
-        Cache = new KeyValueCache(layers);
-        Adapters = adapter is null ? [] : [adapter];
-        PromptRows = adapter?.PromptRows ?? 0;
+        (_layers, Adapters) = (layers, adapter is null ? [] : [adapter]);
+        Begin();
     }
 
-    /// <summary>The next tokens to feed, <paramref name="most"/> at most.</summary>
-    public IReadOnlyList<int> Peek(int most) => most >= _pending.Count ? _pending : _pending.GetRange(0, most);
+    /// <summary>The next tokens to feed, <paramref name="most"/> at most; all of them where the adapter must see the whole sequence.</summary>
+    public IReadOnlyList<int> Peek(int most) => ReadsWhole || most >= _pending.Count ? _pending : _pending.GetRange(0, most);
 
     /// <summary>Says that <paramref name="count"/> tokens went through the model.</summary>
     public void Fed(int count)
@@ -105,8 +109,25 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             return;
         }
 
-        _pending.Add(token.Id);
+        _generatedTokens.Add(token.Id);
+        if (ReadsWhole)
+        {
+            Begin();
+            _pending = [.. Request.Prompt, .. _generatedTokens];
+        }
+        else
+        {
+            _pending.Add(token.Id);
+        }
+
         _output.Writer.TryWrite(new GeneratedToken(token.Id, null, token.LogProbability, token.Top));
+    }
+
+    private void Begin()
+    {
+        Cache?.Dispose();
+        Cache = new KeyValueCache(_layers);
+        PromptRows = Adapters.Sum(adapter => adapter.PromptRows);
     }
 
     private void Finish(GeneratedToken last)

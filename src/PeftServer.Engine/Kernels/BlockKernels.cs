@@ -1,3 +1,5 @@
+using PeftServer.Engine.Quantization;
+
 namespace PeftServer.Engine.Kernels;
 
 /// <summary>
@@ -14,23 +16,23 @@ internal abstract class BlockKernels
     public abstract void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd);
 
     /// <summary>
-    /// The gradient of a norm's input plus <paramref name="residual"/> (if any): [n, H]. grad may be part of wider rows; the result
-    /// may be written over the residual.
+    /// The gradient of a norm's input plus <paramref name="residual"/> (if any): [n, H]. All but x may be part of wider rows, the residual
+    /// of as wide ones as the result, which may be written over it.
     /// </summary>
     public abstract void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX);
 
     /// <summary>Turns the query and key heads of rows [q | k | v] in place. cos, sin: float32 [n, D/2].</summary>
     public abstract void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads);
 
-    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows [q | k | v].</summary>
+    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows [q | k | v], which may be part of wider ones.</summary>
     public abstract void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads);
 
-    /// <summary>hidden = silu(gate) · up for rows [gate | up]: [n, F], may be part of wider rows.</summary>
+    /// <summary>hidden = silu(gate) · up for rows [gate | up]: [n, F]; either may be part of wider rows.</summary>
     public abstract void SwiGlu(Tensor gateUp, Tensor hidden);
 
     /// <summary>
-    /// Overwrites [gate | up] with their gradients and writes silu(gate) · up to <paramref name="hidden"/> [n, F] on the way; grad may
-    /// be part of wider rows.
+    /// Overwrites [gate | up] with their gradients and writes silu(gate) · up to <paramref name="hidden"/> [n, F] on the way; grad and
+    /// [gate | up] may be part of wider rows.
     /// </summary>
     public abstract void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden);
 
@@ -46,6 +48,24 @@ internal abstract class BlockKernels
     /// <summary>Gradients of q, k and v.</summary>
     public abstract (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
         Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale);
+
+    /// <summary>Decodes a matrix [N, K] into <paramref name="target"/>, which may be part of wider rows.</summary>
+    public abstract void Nf4Decode(Nf4Matrix matrix, Tensor target);
+
+    /// <summary>
+    /// x · columnScale = codes · scale, row by row: x [n, K] may be part of wider rows, columnScale [K] may be null, codes e4m3 [n, K],
+    /// scale float32 [n].
+    /// </summary>
+    public abstract void QuantizeRows(Tensor x, Tensor? columnScale, Tensor codes, Tensor scale);
+
+    /// <summary>target [K, N] = codes [N, K] turned.</summary>
+    public abstract void TransposeCodes(Tensor codes, Tensor target);
+
+    /// <summary>target [n, N] = (x · scaleX) (w · scaleW)ᵀ for e4m3 codes x [n, K], w [N, K] and the scales of their rows.</summary>
+    public abstract void ScaledProduct(Tensor x, Tensor scaleX, Tensor w, Tensor scaleW, Tensor target);
+
+    /// <summary>Adds blocks of the gradients of stacked matrices to those of the trained ones. Takes over the blocks' tensors.</summary>
+    public abstract ILoraCollector CreateCollector(IReadOnlyList<CollectedBlock> blocks);
 
     /// <summary>Copies float32 matrices, scaled, into blocks of others in the type of the model.</summary>
     public abstract ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks);
@@ -89,4 +109,13 @@ internal sealed record PackedBlock(Tensor Source, Tensor Target, double Scale);
 internal interface ILoraPacker : IDisposable
 {
     void Pack();
+}
+
+/// <summary>A float32 gradient that takes up a block of dB (or dA) from a row and a column on: target += scale · block.</summary>
+internal sealed record CollectedBlock(Tensor Target, bool FromB, int Row, int Column, double Scale);
+
+/// <summary>Adds the blocks, in the type of the model, to the gradients they belong to.</summary>
+internal interface ILoraCollector : IDisposable
+{
+    void Add(Tensor dA, Tensor dB);
 }

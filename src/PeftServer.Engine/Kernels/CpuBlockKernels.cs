@@ -1,5 +1,6 @@
 using System.Numerics;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Kernels;
 
@@ -49,12 +50,12 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var scales = At(rstd);
         var rest = At(residual);
         var output = At(gradX);
-        var (width, ld) = ((int)x.size(1), (int)grad.stride(0));
+        var (width, ld, outLd) = ((int)x.size(1), grad.stride(0), gradX.stride(0));
         EachRow(x.size(0), row =>
         {
             var d = g + (row * ld);
             var a = input + (row * width);
-            var y = output + (row * width);
+            var y = output + (row * outLd);
             var dot = Vector<float>.Zero;
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
@@ -66,7 +67,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
                 var result = (Vector.Load(d + i) * Vector.Load(w + i) * factor) - (Vector.Load(a + i) * share);
-                Vector.Store(rest == null ? result : result + Vector.Load(rest + (row * width) + i), y + i);
+                Vector.Store(rest == null ? result : result + Vector.Load(rest + (row * outLd) + i), y + i);
             }
         });
     }
@@ -97,10 +98,10 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var c = At(cos);
         var s = At(sin);
         var output = At(dqkv);
-        var (half, queryWidth, keyWidth) = (heads.HeadDim / 2, heads.QueryWidth, heads.KeyValueWidth);
+        var (half, queryWidth, keyWidth, ld) = (heads.HeadDim / 2, heads.QueryWidth, heads.KeyValueWidth, dqkv.stride(0));
         EachRow(dqkv.size(0), row =>
         {
-            var to = output + (row * heads.Width);
+            var to = output + (row * ld);
             for (var head = 0; head < heads.QueryHeads; head++)
             {
                 Turn(q + (row * queryWidth) + (head * heads.HeadDim), to + (head * heads.HeadDim), c + (row * half), s + (row * half), half, -1);
@@ -119,11 +120,11 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
     {
         var input = At(gateUp);
         var output = At(hidden);
-        var (width, ld) = ((int)gateUp.size(1) / 2, (int)hidden.stride(0));
+        var (width, ld, inputLd) = ((int)gateUp.size(1) / 2, hidden.stride(0), gateUp.stride(0));
         EachRow(gateUp.size(0), row =>
         {
-            var g = input + (row * 2 * width);
-            var u = input + (row * 2 * width) + width;
+            var g = input + (row * inputLd);
+            var u = g + width;
             var y = output + (row * ld);
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
@@ -138,13 +139,13 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var gradient = At(grad);
         var inout = At(gateUp);
         var product = At(hidden);
-        var (width, ld) = ((int)gateUp.size(1) / 2, (int)grad.stride(0));
+        var (width, ld, inoutLd) = ((int)gateUp.size(1) / 2, grad.stride(0), gateUp.stride(0));
         EachRow(gateUp.size(0), row =>
         {
             var d = gradient + (row * ld);
             var y = product + (row * width);
-            var g = inout + (row * 2 * width);
-            var u = inout + (row * 2 * width) + width;
+            var g = inout + (row * inoutLd);
+            var u = g + width;
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
                 var (gate, up, down) = (Vector.Load(g + i), Vector.Load(u + i), Vector.Load(d + i));
@@ -195,6 +196,17 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
         return (dq.MoveToOuterDisposeScope(), dk.MoveToOuterDisposeScope(), dv.MoveToOuterDisposeScope());
     }
+
+    public override void Nf4Decode(Nf4Matrix matrix, Tensor target) => _plain.Nf4Decode(matrix, target);
+
+    public override void QuantizeRows(Tensor x, Tensor? columnScale, Tensor codes, Tensor scale) => _plain.QuantizeRows(x, columnScale, codes, scale);
+
+    public override void TransposeCodes(Tensor codes, Tensor target) => _plain.TransposeCodes(codes, target);
+
+    public override void ScaledProduct(Tensor x, Tensor scaleX, Tensor w, Tensor scaleW, Tensor target) =>
+        _plain.ScaledProduct(x, scaleX, w, scaleW, target);
+
+    public override ILoraCollector CreateCollector(IReadOnlyList<CollectedBlock> blocks) => _plain.CreateCollector(blocks);
 
     public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => _plain.CreatePacker(blocks);
 

@@ -2,21 +2,30 @@ using System.Reflection;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Kernels;
 
 /// <summary>The kernels of <c>Kernels/Cuda</c>, for bfloat16 on one GPU, compiled when this is made.</summary>
 internal sealed unsafe class CudaBlockKernels : BlockKernels
 {
-    private static readonly string[] Sources = ["common.cuh", "rms_norm.cu", "rope.cu", "swiglu.cu", "cross_entropy.cu", "lora_pack.cu"];
+    private static readonly string[] Sources = ["common.cuh", "rms_norm.cu", "rope.cu", "swiglu.cu", "cross_entropy.cu", "lora_pack.cu", "nf4.cu", "fp8.cu"];
 
     private readonly int _device;
     private readonly Dictionary<string, nint> _functions = [];
     private readonly nint _module;
     private readonly CudnnAttention _cudnn = new();
 
-    /// <summary>Widest rows that the norms take: a thread for each group of eight values.</summary>
-    public const int MaxHidden = 8192;
+    /// <summary>Widest rows that the norms take: a backward thread has two groups of eight values.</summary>
+    public const int MaxHidden = 16_384;
+
+    private const int NormChunks = 4;
+    private const int BackwardChunks = 2;
+
+    /// <summary>Widest rows that <see cref="QuantizeRows"/> takes.</summary>
+    public const int MaxQuantized = 32_768;
+
+    private const int Fp8Threads = 1024;
 
     public CudaBlockKernels(int device)
     {
@@ -29,14 +38,14 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     {
         var (a, b, c, d, e, f) = (At(x), At(delta), At(weight), At(sum), At(normed), At(rstd));
         var (n8, ld8, little) = ((int)x.size(1) / 8, (int)normed.stride(0) / 8, (float)eps);
-        Launch("add_rms_norm", ((int)x.size(0), 1), Threads(n8), &a, &b, &c, &d, &e, &f, &n8, &ld8, &little);
+        Launch("add_rms_norm", ((int)x.size(0), 1), Threads((n8 + NormChunks - 1) / NormChunks), &a, &b, &c, &d, &e, &f, &n8, &ld8, &little);
     }
 
     public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
     {
         var (a, b, c, d, e, f) = (At(grad), At(x), At(weight), At(rstd), At(residual), At(gradX));
-        var (n8, ld8) = ((int)x.size(1) / 8, (int)grad.stride(0) / 8);
-        Launch("rms_norm_backward", ((int)x.size(0), 1), Threads(n8), &a, &b, &c, &d, &e, &f, &n8, &ld8);
+        var (n8, ld8, outLd8) = ((int)x.size(1) / 8, (int)grad.stride(0) / 8, (int)gradX.stride(0) / 8);
+        Launch("rms_norm_backward", ((int)x.size(0), 1), Threads((n8 + BackwardChunks - 1) / BackwardChunks), &a, &b, &c, &d, &e, &f, &n8, &ld8, &outLd8);
     }
 
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
@@ -49,22 +58,22 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
         var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
-        var (queries, keys, half8) = (heads.QueryHeads, heads.KeyValueHeads, heads.HeadDim / 16);
-        Launch("rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &queries, &keys, &half8);
+        var (counts, half8, ld8) = (heads.QueryHeads | (heads.KeyValueHeads << 16), heads.HeadDim / 16, (int)dqkv.stride(0) / 8);
+        Launch("rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half8, &ld8);
     }
 
     public override void SwiGlu(Tensor gateUp, Tensor hidden)
     {
         var (a, b) = (At(gateUp), At(hidden));
-        var (f8, ld8) = ((int)gateUp.size(1) / 16, (int)hidden.stride(0) / 8);
-        Launch("swiglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &ld8);
+        var (f8, inLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)hidden.stride(0) / 8);
+        Launch("swiglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &inLd8, &ld8);
     }
 
     public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var (a, b, c) = (At(grad), At(gateUp), At(hidden));
-        var (f8, ld8) = ((int)gateUp.size(1) / 16, (int)grad.stride(0) / 8);
-        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ld8);
+        var (f8, ioLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)grad.stride(0) / 8);
+        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale)
@@ -100,10 +109,40 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         return (Rows(dq), Rows(dk), Rows(dv));
     }
 
+    public override void Nf4Decode(Nf4Matrix matrix, Tensor target)
+    {
+        var (a, b, c) = (At(matrix.Codes), At(matrix.AbsMax), At(target));
+        var (columns16, ld8) = (matrix.Columns / 16, (int)target.stride(0) / 8);
+        Launch("nf4_decode", (matrix.Rows, (columns16 + 255) / 256), 256, &a, &b, &c, &columns16, &ld8);
+    }
+
+    public override void QuantizeRows(Tensor x, Tensor? columnScale, Tensor codes, Tensor scale)
+    {
+        var (a, b, c, d) = (At(x), At(columnScale), At(codes), At(scale));
+        var (n8, ld8) = ((int)x.size(1) / 8, (int)x.stride(0) / 8);
+        var rounds = (n8 + Fp8Threads - 1) / Fp8Threads;
+        Launch("quantize_rows", ((int)x.size(0), 1), Threads((n8 + rounds - 1) / rounds), &a, &b, &c, &d, &n8, &ld8);
+    }
+
+    public override void TransposeCodes(Tensor codes, Tensor target)
+    {
+        var (a, b) = (At(codes), At(target));
+        var (rows, columns) = ((int)codes.size(0), (int)codes.size(1));
+        Launch("transpose_bytes", (columns / 64, rows / 64), 256, &a, &b, &rows, &columns);
+    }
+
+    public override void ScaledProduct(Tensor x, Tensor scaleX, Tensor w, Tensor scaleW, Tensor target)
+    {
+        using var scope = NewDisposeScope();
+        Aten.ScaledProduct(x, w.t(), scaleX.unsqueeze(1), scaleW.unsqueeze(0), target);
+    }
+
     /// <summary>[n, H, D] of sequences of one length as [B, H, T, D]: a view.</summary>
     private static Tensor Rectangle(Tensor x, int length) => x.view(-1, length, x.size(1), x.size(2)).transpose(1, 2);
 
     private static Tensor Rows(Tensor x) => x.transpose(1, 2).reshape(-1, x.size(1), x.size(3));
+
+    public override ILoraCollector CreateCollector(IReadOnlyList<CollectedBlock> blocks) => new Collector(this, blocks);
 
     public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => new Packer(this, blocks);
 
@@ -114,7 +153,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         return reader.ReadToEnd() + "\n";
     }
 
-    /// <summary>Whole warps, one thread for each group of eight values.</summary>
+    /// <summary>Whole warps for so many threads.</summary>
     private static int Threads(int groups) => (groups + 31) / 32 * 32;
 
     private static nint At(Tensor? tensor) => tensor is null ? 0 : Aten.DataPointer(tensor);
@@ -145,6 +184,68 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         public int Columns;
         public int TargetStride;
         public float Scale;
+    }
+
+    /// <summary>The same layout as CollectJob in lora_pack.cu.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CollectJob
+    {
+        public nint Target;
+        public int FromB;
+        public int Rows;
+        public int Columns;
+        public int Row;
+        public int Column;
+        public float Scale;
+    }
+
+    private sealed class Collector : ILoraCollector
+    {
+        private readonly CudaBlockKernels _kernels;
+        private readonly IReadOnlyList<CollectedBlock> _blocks;
+        private readonly Tensor _jobs;
+        private readonly int _count;
+        private readonly int _largest;
+
+        public Collector(CudaBlockKernels kernels, IReadOnlyList<CollectedBlock> blocks)
+        {
+            (_kernels, _blocks, _count) = (kernels, blocks, blocks.Count);
+            _largest = (int)blocks.Max(block => block.Target.numel());
+            var bytes = new byte[blocks.Count * Unsafe.SizeOf<CollectJob>()];
+            var jobs = MemoryMarshal.Cast<byte, CollectJob>(bytes.AsSpan());
+            for (var i = 0; i < blocks.Count; i++)
+            {
+                var block = blocks[i];
+                jobs[i] = new CollectJob
+                {
+                    Target = At(block.Target),
+                    FromB = block.FromB ? 1 : 0,
+                    Rows = (int)block.Target.size(0),
+                    Columns = (int)block.Target.size(1),
+                    Row = block.Row,
+                    Column = block.Column,
+                    Scale = (float)block.Scale,
+                };
+            }
+
+            _jobs = tensor(bytes, dtype: ScalarType.Byte, device: blocks[0].Target.device).DetachFromDisposeScope();
+        }
+
+        public void Add(Tensor dA, Tensor dB)
+        {
+            var (jobs, a, b) = (At(_jobs), At(dA), At(dB));
+            var (ldA, ldB) = ((int)dA.stride(0), (int)dB.stride(0));
+            _kernels.Launch("lora_collect", (Math.Min(64, (_largest + 255) / 256), _count), 256, &jobs, &a, &b, &ldA, &ldB);
+        }
+
+        public void Dispose()
+        {
+            _jobs.Dispose();
+            foreach (var block in _blocks)
+            {
+                block.Target.Dispose();
+            }
+        }
     }
 
     private sealed class Packer : ILoraPacker

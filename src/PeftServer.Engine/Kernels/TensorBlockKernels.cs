@@ -1,5 +1,6 @@
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Kernels;
 
@@ -92,6 +93,36 @@ internal sealed class TensorBlockKernels : BlockKernels
         return (a.grad!.MoveToOuterDisposeScope(), b.grad!.MoveToOuterDisposeScope(), c.grad!.MoveToOuterDisposeScope());
     }
 
+    public override void Nf4Decode(Nf4Matrix matrix, Tensor target)
+    {
+        using var values = matrix.Decode();
+        target.copy_(values);
+    }
+
+    public override void QuantizeRows(Tensor x, Tensor? columnScale, Tensor codes, Tensor scale)
+    {
+        using var scope = NewDisposeScope();
+        var wide = x.to(ScalarType.Float32);
+        var (newCodes, newScale) = Fp8Matrix.Rowwise(columnScale is null ? wide : wide.mul(columnScale));
+        codes.copy_(newCodes);
+        scale.copy_(newScale);
+    }
+
+    public override void TransposeCodes(Tensor codes, Tensor target)
+    {
+        using var turned = codes.t();
+        target.copy_(turned);
+    }
+
+    public override void ScaledProduct(Tensor x, Tensor scaleX, Tensor w, Tensor scaleW, Tensor target)
+    {
+        using var scope = NewDisposeScope();
+        var wide = F.linear(x.to(ScalarType.Float32).mul_(scaleX.unsqueeze(1)), w.to(ScalarType.Float32).mul_(scaleW.unsqueeze(1)));
+        target.copy_(wide);
+    }
+
+    public override ILoraCollector CreateCollector(IReadOnlyList<CollectedBlock> blocks) => new Collector(blocks);
+
     public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => new Packer(blocks);
 
     private static Tensor Attend(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale) =>
@@ -99,6 +130,27 @@ internal sealed class TensorBlockKernels : BlockKernels
 
     private static Tensor Turning(Tensor qkv, HeadLayout heads) =>
         qkv.narrow(1, 0, heads.QueryWidth + heads.KeyValueWidth).view(-1, heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim);
+
+    private sealed class Collector(IReadOnlyList<CollectedBlock> blocks) : ILoraCollector
+    {
+        public void Add(Tensor dA, Tensor dB)
+        {
+            using var scope = NewDisposeScope();
+            foreach (var block in blocks)
+            {
+                var source = (block.FromB ? dB : dA).narrow(0, block.Row, block.Target.size(0)).narrow(1, block.Column, block.Target.size(1));
+                block.Target.Add(source, block.Scale);
+            }
+        }
+
+        public void Dispose()
+        {
+            foreach (var block in blocks)
+            {
+                block.Target.Dispose();
+            }
+        }
+    }
 
     private sealed class Packer(IReadOnlyList<PackedBlock> blocks) : ILoraPacker
     {

@@ -78,7 +78,7 @@ public sealed class ForwardBatch : IDisposable
     {
         var (ids, positions, starts, prompt, prefixes) = Laid(sequences, adapters, device, encodes, takesPrompts: source is null);
         return new ForwardBatch(
-            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes), [.. sequences.Select(_ => prompt)], prefixes)
+            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], new PackedAttention(starts, prefixes.Count == 0 ? null : _ => prefixes), [.. sequences.Select(_ => prompt)], prefixes)
         {
             Dropout = dropout,
             Tasks = tasks ?? [],
@@ -87,6 +87,40 @@ public sealed class ForwardBatch : IDisposable
             _tokenTypes = tokenTypes is null ? null
                 : tensor(tokenTypes.SelectMany(types => Enumerable.Repeat(0L, prompt).Concat(types.Select(type => (long)type))).ToArray(), device: device).DetachFromDisposeScope(),
         };
+    }
+
+    /// <summary>
+    /// Whole sequences, each under adapters of its own; those with the same ones should stand together. What AdapterHub calls Parallel (all
+    /// sequences once for each adapter) and BatchSplit is this.
+    /// </summary>
+    public static ForwardBatch Mixed(IReadOnlyList<(int[] Tokens, IReadOnlyList<Adapter> Adapters)> sequences, Device device)
+    {
+        var groups = new List<(IReadOnlyList<Adapter> Adapters, List<int[]> Rows)>();
+        foreach (var (tokens, adapters) in sequences)
+        {
+            if (groups is not [.., var last] || !last.Adapters.SequenceEqual(adapters))
+            {
+                groups.Add((adapters, []));
+            }
+
+            groups[^1].Rows.Add(tokens);
+        }
+
+        using var scope = NewDisposeScope();
+        var laid = groups.ConvertAll(group => Laid(group.Rows, group.Adapters, device));
+        var (starts, runs, prompts, prefixes) = (new List<int> { 0 }, new List<AdapterRun>(), new List<int>(), new List<IReadOnlyList<AttentionPrefix>>());
+        for (var i = 0; i < groups.Count; i++)
+        {
+            var from = starts[^1];
+            runs.Add(new AdapterRun(groups[i].Adapters, from, laid[i].Starts[^1]));
+            starts.AddRange(laid[i].Starts.Skip(1).Select(start => from + start));
+            prompts.AddRange(groups[i].Rows.Select(_ => laid[i].Prompt));
+            prefixes.AddRange(groups[i].Rows.Select(_ => laid[i].Prefixes));
+        }
+
+        return new ForwardBatch(
+            cat([.. laid.Select(part => part.Ids)], 0), cat([.. laid.Select(part => part.Positions)], 0), starts, runs, new PackedAttention(starts, i => prefixes[i]),
+            prompts, [.. laid.SelectMany(part => part.Prefixes)]);
     }
 
     /// <summary>
@@ -100,7 +134,10 @@ public sealed class ForwardBatch : IDisposable
         var (ids, positions, starts, prompt, prefixes) = Laid(rows, adapters, device);
         var attention = new PaddedAttention(prompt + width, [.. sequences.Select(sequence => prompt + sequence.Length)], prefixes);
         return new ForwardBatch(
-            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention, [.. sequences.Select(_ => prompt)], prefixes) { Dropout = dropout };
+            ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention, [.. sequences.Select(_ => prompt)], prefixes)
+        {
+            Dropout = dropout,
+        };
     }
 
     /// <summary>Rows of ids and positions [rows, width] under one set of adapters, in a layout that <paramref name="attention"/> knows.</summary>
@@ -297,22 +334,3 @@ public sealed class ForwardBatch : IDisposable
         }
     }
 }
-
-/// <summary>A sequence among the tokens of a run.</summary>
-/// <param name="Index">Its number in the batch.</param>
-/// <param name="Start">Its first row in the run.</param>
-/// <param name="Count">Its rows, those of a prompt included.</param>
-/// <param name="PromptRows">How many of them are an adapter's prompt.</param>
-/// <param name="Past">Rows of it that went through the model before.</param>
-internal readonly record struct SequenceSpan(int Index, int Start, int Count, int PromptRows, int Past);
-
-/// <summary>
-/// A sequence in generation: the tokens to feed now, the keys and values of those before, and in an encoder-decoder the encoded
-/// text.
-/// </summary>
-/// <param name="Tokens">What to feed.</param>
-/// <param name="Cache">Keys and values so far.</param>
-/// <param name="Adapters">What the sequence uses.</param>
-/// <param name="Source">The encoded text.</param>
-/// <param name="Task">The task it is of, for adapters that know several.</param>
-public sealed record CachedSequence(IReadOnlyList<int> Tokens, KeyValueCache Cache, IReadOnlyList<Adapter> Adapters, EncodedSource? Source = null, int Task = 0);

@@ -4,13 +4,14 @@ namespace PeftServer.Engine.Models;
 /// Whole sequences one after another: each attends to itself, causally, with gradients. Where adapters put keys and values before the
 /// sequences, every sequence sees them first.
 /// </summary>
-internal sealed class PackedAttention(IReadOnlyList<int> starts, IReadOnlyList<AttentionPrefix>? prefixes = null) : AttentionBackend
+/// <param name="starts">Where each sequence begins, and at the end how many tokens there are.</param>
+/// <param name="prefixes">What each sequence sees first; null: nothing.</param>
+internal sealed class PackedAttention(IReadOnlyList<int> starts, Func<int, IReadOnlyList<AttentionPrefix>>? prefixes = null) : AttentionBackend
 {
-    private readonly IReadOnlyList<AttentionPrefix> _prefixes = prefixes ?? [];
 
     public override Tensor Attend(int layer, Tensor q, Tensor k, Tensor v, AttentionOptions options)
     {
-        if (starts.Count == 2 && _prefixes.Count == 0)
+        if (starts.Count == 2 && prefixes is null)
         {
             return AttendOne(q, k, v, options);
         }
@@ -20,7 +21,7 @@ internal sealed class PackedAttention(IReadOnlyList<int> starts, IReadOnlyList<A
         for (var i = 0; i < outputs.Length; i++)
         {
             var (start, length) = (starts[i], starts[i + 1] - starts[i]);
-            var (keys, values) = AttentionPrefix.Before(_prefixes, layer, i, k.narrow(0, start, length), v.narrow(0, start, length));
+            var (keys, values) = AttentionPrefix.Before(prefixes?.Invoke(i) ?? [], layer, i, k.narrow(0, start, length), v.narrow(0, start, length));
             outputs[i] = AttendOne(q.narrow(0, start, length), keys, values, options);
         }
 

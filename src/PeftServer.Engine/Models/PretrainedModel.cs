@@ -1,5 +1,6 @@
 using PeftServer.Engine.Hub;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Models;
@@ -87,18 +88,25 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>
     /// Loads the model in <paramref name="folder"/> (config.json and weights). Weights whose type is right already are views
     /// of the mapped file. A <paramref name="head"/> that the checkpoint was not saved with starts at random, drawn from
-    /// <paramref name="seed"/>; <paramref name="labels"/> are the classes it is for, where they are not the config's. Throws
-    /// <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
+    /// <paramref name="seed"/>; <paramref name="labels"/> are the classes it is for, where they are not the config's. With
+    /// <paramref name="quantization"/> the matrices of the blocks are packed. Throws <see cref="CheckpointException"/> naming what is missing,
+    /// unexpected or of the wrong shape.
     /// </summary>
     public static PretrainedModel Load(
-        string folder, Device device, ScalarType dtype, ModelHead? head = null, int seed = 0, IReadOnlyList<string>? labels = null)
+        string folder,
+        Device device,
+        ScalarType dtype,
+        ModelHead? head = null,
+        int seed = 0,
+        IReadOnlyList<string>? labels = null,
+        BaseQuantization quantization = BaseQuantization.None)
     {
         var config = PretrainedConfig.Read(folder);
         var model = Plan(labels is null ? config : config.WithLabels(labels), head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            var placement = checkpoint.Fill(model.WeightPlan(), device, dtype);
+            var placement = checkpoint.Fill(model.WeightPlan(quantization), device, dtype);
             model.Drawn = placement.Missing;
             model.DrawHead(placement.Missing, device, dtype, seed);
             model.Folder = folder;
@@ -138,20 +146,30 @@ public abstract class PretrainedModel : Module, IDisposable
     }
 
     /// <summary>What the model wants of a checkpoint.</summary>
-    public WeightPlan WeightPlan() => new()
+    public WeightPlan WeightPlan(BaseQuantization quantization = BaseQuantization.None)
     {
-        Weights = [.. Weights()],
-        OtherNames = [.. OtherNames()],
-        Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
-        Rename = name => Rename(LegacyNorm(name)),
-        BasePrefix = BasePrefix,
-        Ignores = name => Ignores(name) || (_hasNewHead && IsOfHead(Rename(name))),
-        MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
-    };
+        var packable = PackableWeights(quantization);
+        return new()
+        {
+            Weights = [.. Weights()],
+            OtherNames = [.. OtherNames()],
+            Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
+            Rename = name => Rename(LegacyNorm(name)),
+            BasePrefix = BasePrefix,
+            Ignores = name => Ignores(name) || ((_hasNewHead || this is ClassificationModel { Kind: PredictionKind.Features }) && IsOfHead(Rename(name))),
+            MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
+            Quantization = weight => packable.Contains(weight) ? quantization : BaseQuantization.None,
+        };
+    }
 
     /// <summary>Whether a name is outside of the body, or of its pooler, which comes and goes with the head.</summary>
-    private bool IsOfHead(string name) =>
-        !name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) || name.StartsWith($"{BasePrefix}.pooler.", StringComparison.Ordinal);
+    private bool IsOfHead(string name)
+    {
+        var inner = name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) ? name[(BasePrefix.Length + 1)..] : name;
+        var body = Children().FirstOrDefault(child => child.Name == BasePrefix).Module?.Children() ?? Children();
+        return inner.StartsWith("pooler.", StringComparison.Ordinal)
+            || (inner.Length == name.Length && !body.Any(child => name.StartsWith($"{child.Name}.", StringComparison.Ordinal) || name == child.Name));
+    }
 
     /// <summary>A new head as transformers starts it: small random maps, no bias, norms that change nothing.</summary>
     private void DrawHead(IReadOnlyList<Weight> weights, Device device, ScalarType dtype, int seed)
@@ -176,6 +194,22 @@ public abstract class PretrainedModel : Module, IDisposable
         _ when name.EndsWith("LayerNorm.beta", StringComparison.Ordinal) => $"{name[..^"beta".Length]}bias",
         _ => name,
     };
+
+    /// <summary>
+    /// The matrices that quantization packs: those of linear maps, but for the output head and what shares its tensor with an embedding. For
+    /// fp8 the first blocks' stay as they are: the stream is still small there, so what 8-bit activations add weighs most.
+    /// </summary>
+    public IReadOnlySet<Weight> PackableWeights(BaseQuantization quantization)
+    {
+        const int Spared = 4;
+        return Sites().OfType<Linear>()
+            .Where(linear => quantization is not BaseQuantization.None && linear.Path != OutputHead)
+            .Where(linear => quantization is not BaseQuantization.Fp8 || Block(linear.Path) is not { } block || block >= Spared)
+            .Select(linear => linear.weight)
+            .Except(Sites().OfType<Embedding>().Select(embedding => embedding.weight)).ToHashSet();
+
+        static int? Block(string path) => path.Split('.').Select(part => int.TryParse(part, out var number) ? number : (int?)null).FirstOrDefault(number => number is not null);
+    }
 
     public void Dispose()
     {

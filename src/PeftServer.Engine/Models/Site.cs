@@ -48,6 +48,8 @@ public abstract class Site : Module
 
     internal void Detach(Adapter adapter) => _parts.Remove(adapter);
 
+    internal IReadOnlyList<SiteAdapter> PartsOf(Adapter adapter) => _parts.TryGetValue(adapter, out var parts) ? parts : [];
+
     internal Tensor Next(Tensor x, in SiteCall call) =>
         call.Depth == 0 ? Frozen(x) : call.Parts[call.Depth - 1].Forward(x, call with { Depth = call.Depth - 1 });
 

@@ -162,4 +162,7 @@ public abstract class ResidualPart : StreamPart
 }
 
 /// <summary>What goes into a part [n, hidden], and what its skip connection carries; a parallel adapter has none.</summary>
-public readonly record struct ResidualInput(Tensor X, Tensor? Skip);
+/// <param name="X">What goes in.</param>
+/// <param name="Skip">What the skip connection carries.</param>
+/// <param name="Block">What the block had computed, for parts that ask for it.</param>
+public readonly record struct ResidualInput(Tensor X, Tensor? Skip, Tensor? Block = null);

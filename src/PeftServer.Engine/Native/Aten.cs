@@ -85,6 +85,26 @@ internal static unsafe partial class Aten
         Result(stack[0]).Dispose();
     }
 
+    /// <summary>
+    /// target = (a · scaleA) (b · scaleB) for e4m3 codes: a [n, K] row by row, b [K, N] column by column, scaleA [n, 1] and
+    /// scaleB [1, N] in float32, target bfloat16. CUDA from compute capability 8.9.
+    /// </summary>
+    public static void ScaledProduct(Tensor a, Tensor b, Tensor scaleA, Tensor scaleB, Tensor target)
+    {
+        const ulong BFloat16 = 15;
+        Span<ulong> stack = [Handle(a), Handle(b), Handle(scaleA), Handle(scaleB), 0, 0, Optional(BFloat16), 1, Handle(target)];
+        Call("aten::_scaled_mm\0"u8, "out\0"u8, stack);
+        Result(stack[0]).Dispose();
+    }
+
+    /// <summary>The same bytes as numbers of another type.</summary>
+    public static Tensor View(Tensor x, ScalarType dtype)
+    {
+        Span<ulong> stack = [Handle(x), (ulong)dtype];
+        Call("aten::view\0"u8, "dtype\0"u8, stack);
+        return Result(stack[0]);
+    }
+
     public static Tensor LogSigmoid(Tensor x)
     {
         Span<ulong> stack = [Handle(x)];

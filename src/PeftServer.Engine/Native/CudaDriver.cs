@@ -11,10 +11,16 @@ internal static unsafe partial class CudaDriver
     /// <summary>Such as <c>sm_90</c>: what NVRTC is to compile for.</summary>
     public static string Architecture(int device)
     {
+        var (major, minor) = ComputeCapability(device);
+        return $"sm_{major}{minor}";
+    }
+
+    public static (int Major, int Minor) ComputeCapability(int device)
+    {
         Check(cuDeviceGet(out var handle, device), nameof(cuDeviceGet));
         Check(cuDeviceGetAttribute(out var major, ComputeCapabilityMajor, handle), nameof(cuDeviceGetAttribute));
         Check(cuDeviceGetAttribute(out var minor, ComputeCapabilityMinor, handle), nameof(cuDeviceGetAttribute));
-        return $"sm_{major}{minor}";
+        return (major, minor);
     }
 
     /// <summary>Bytes free and in all on the current device.</summary>
@@ -23,6 +29,11 @@ internal static unsafe partial class CudaDriver
         Check(cuMemGetInfo(out var free, out var total), nameof(cuMemGetInfo));
         return ((long)free, (long)total);
     }
+
+    /// <summary>Lets the GPU copy to and from pages of the host by itself; false where it cannot.</summary>
+    public static bool TryRegister(nint address, long bytes) => cuMemHostRegister((void*)address, (nuint)bytes, 0) == 0;
+
+    public static void Unregister(nint address) => Check(cuMemHostUnregister((void*)address), nameof(cuMemHostUnregister));
 
     public static nint LoadModule(byte[] image)
     {
@@ -65,6 +76,12 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport("libcuda.so.1", EntryPoint = "cuMemGetInfo_v2")]
     private static partial int cuMemGetInfo(out nuint free, out nuint total);
+
+    [LibraryImport("libcuda.so.1", EntryPoint = "cuMemHostRegister_v2")]
+    private static partial int cuMemHostRegister(void* address, nuint bytes, uint flags);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuMemHostUnregister(void* address);
 
     [LibraryImport("libcuda.so.1")]
     private static partial int cuModuleLoadData(out nint module, byte* image);

@@ -2,6 +2,7 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 
@@ -243,8 +244,9 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private PretrainedModel LoadModel(Device device, ScalarType dtype, IReadOnlyList<string>? labels)
     {
-        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}.");
-        return PretrainedModel.Load(spec.Model, device, dtype, spec.Method.Head, _arguments.Seed, labels);
+        var packed = _arguments.Quantization is BaseQuantization.None ? "" : $", its matrices in {_arguments.Quantization.ToString().ToLowerInvariant()}";
+        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}{packed}.");
+        return PretrainedModel.Load(spec.Model, device, dtype, spec.Method.Head, _arguments.Seed, labels, _arguments.Quantization);
     }
 
     private Adapter CreateAdapter(PretrainedModel model)

@@ -1,6 +1,7 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using PeftServer.Engine.Data;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
 
 namespace PeftServer.Engine.Training;
@@ -92,6 +93,12 @@ public sealed record TrainingArguments
 
     /// <summary>Base weights and activations in bfloat16. Absent: true on CUDA, false on CPUs.</summary>
     public bool? Bf16 { get; init; }
+
+    /// <summary>
+    /// In what the base model's matrices are held while the adapter trains: nf4 takes a quarter of the memory (QLoRA), fp8 half of it, and
+    /// is faster on GPUs with 8-bit floats. The adapter itself stays in float32.
+    /// </summary>
+    public BaseQuantization Quantization { get; init; }
 
     /// <summary>Steps between metric events.</summary>
     [Range(1, int.MaxValue)]

@@ -3,6 +3,7 @@ using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Fast;
 using PeftServer.Engine.Training.Objectives;
 
@@ -11,20 +12,20 @@ namespace PeftServer.Engine.Training;
 /// <summary>Chooses between the tiers.</summary>
 internal static class TrainingSteps
 {
-    /// <summary>The hand-written step where it applies, else autograd; <paramref name="why"/> says which and for what reason.</summary>
+    /// <summary>The hand-written step where it applies, else autograd; <paramref name="report"/> is told which and for what reason.</summary>
     public static ITrainingStep Create(
-        CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings, out string why)
+        CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings, Action<string> report)
     {
         if (Obstacle(model, adapter, device, arguments, config, settings) is { } obstacle)
         {
             var plain = new AutogradStep(model, adapter, settings);
-            why = $"Training with {plain.Description}: {obstacle}.";
+            report($"Training with {plain.Description}: {obstacle}.");
             return plain;
         }
 
         BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
-        var fast = new FastLlamaStep((LlamaForCausalLM)model, adapter, kernels, ActivationMode.Keep);
-        why = $"Training with {fast.Description}.";
+        var fast = new FastLlamaStep((LlamaForCausalLM)model, adapter, kernels, report: report);
+        report($"Training with {fast.Description}.");
         return fast;
     }
 
@@ -34,18 +35,26 @@ internal static class TrainingSteps
         : settings != new SftSettings() ? "the loss is not the plain one"
         : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0) is { } obstacle ? obstacle
         : device.type is DeviceType.CUDA ? CudaObstacle((LlamaForCausalLM)model, arguments)
-        : CpuObstacle((LlamaForCausalLM)model);
+        : CpuObstacle((LlamaForCausalLM)model, arguments);
 
     private static string? CudaObstacle(LlamaForCausalLM model, TrainingArguments arguments) =>
         arguments.Deterministic ? "training.deterministic is true"
         : model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
         : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
         : model.HiddenSize % 8 != 0 || model.HiddenSize > CudaBlockKernels.MaxHidden || model.Config.VocabSize % 8 != 0 ? "the model's widths do not suit the kernels"
+        : arguments.Quantization is BaseQuantization.Nf4 && !Suits(model, arguments.Quantization, Nf4Matrix.DefaultBlockSize) ? "the model's widths do not suit 4-bit blocks"
+        : arguments.Quantization is BaseQuantization.Fp8 && CudaDriver.ComputeCapability(model.Device.index) is not ( > 8, _) and not (8, >= 9) ? "the GPU has no 8-bit floats"
+        : arguments.Quantization is BaseQuantization.Fp8 && !Suits(model, arguments.Quantization, 64) ? "the model's widths do not suit 8-bit products"
         : model.model.layers[0].self_attn.Heads.HeadDim is var width && (width % 16 != 0 || width > 256) ? $"its heads are {width} wide"
         : null;
 
-    private static string? CpuObstacle(LlamaForCausalLM model) =>
+    /// <summary>Whether all widths of the blocks' matrices are whole multiples.</summary>
+    private static bool Suits(LlamaForCausalLM model, BaseQuantization quantization, int multiple) => model.PackableWeights(quantization).All(weight => weight.Shape.All(size =>
+        size % multiple == 0 && size <= CudaBlockKernels.MaxQuantized));
+
+    private static string? CpuObstacle(LlamaForCausalLM model, TrainingArguments arguments) =>
         model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
+        : arguments.Quantization is not BaseQuantization.None ? "the base is packed"
         : !CpuBlockKernels.Suits(model.HiddenSize) || !CpuBlockKernels.Suits(model.Config.Int("intermediate_size"))
             || !CpuBlockKernels.Suits(model.model.layers[0].self_attn.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
         : null;

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Weights.Gguf;
 
 namespace PeftServer.Engine.Weights;
@@ -43,13 +44,13 @@ public abstract class Checkpoint : IDisposable
             using var scope = NewDisposeScope();
             var stored = Tensor(names[0]);
             names.Skip(1).ToList().ForEach(name => CheckSame(stored, names[0], Tensor(name), name));
-            Set(weight, stored, device, dtype);
+            Set(weight, stored, device, dtype, plan.Quantization(weight));
         }
 
         foreach (var (weight, rows) in placement.InPieces)
         {
             using var scope = NewDisposeScope();
-            Set(weight, Joined(weight, rows), device, dtype);
+            Set(weight, Joined(weight, rows), device, dtype, plan.Quantization(weight));
         }
 
         return placement;
@@ -57,8 +58,18 @@ public abstract class Checkpoint : IDisposable
 
     public abstract void Dispose();
 
-    private static void Set(Weight weight, Tensor stored, Device device, ScalarType dtype) =>
-        weight.Set(stored.to(stored.is_floating_point() ? dtype : stored.dtype, device).MoveToOuterDisposeScope());
+    private static void Set(Weight weight, Tensor stored, Device device, ScalarType dtype, BaseQuantization quantization)
+    {
+        var loaded = stored.to(stored.is_floating_point() ? dtype : stored.dtype, device);
+        if (quantization is BaseQuantization.None)
+        {
+            weight.Set(loaded.MoveToOuterDisposeScope());
+        }
+        else
+        {
+            weight.Set(PackedMatrix.Pack(loaded, quantization));
+        }
+    }
 
     private Tensor Joined(Weight weight, IReadOnlyList<IReadOnlyList<string>> rows)
     {

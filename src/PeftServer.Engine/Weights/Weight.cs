@@ -1,3 +1,5 @@
+using PeftServer.Engine.Quantization;
+
 namespace PeftServer.Engine.Weights;
 
 /// <summary>
@@ -8,6 +10,7 @@ namespace PeftServer.Engine.Weights;
 public sealed class Weight(params long[] shape)
 {
     private Tensor? _tensor;
+    private PackedMatrix? _packed;
 
     /// <summary>Path in the model as Hugging Face names it, such as <c>model.layers.0.mlp.up_proj.weight</c>.</summary>
     public string Path { get; internal set; } = "";
@@ -22,13 +25,23 @@ public sealed class Weight(params long[] shape)
     /// <summary>Whether PEFT registers it as a buffer: saved, but no parameter and so not counted.</summary>
     public bool IsBuffer { get; internal init; }
 
+    /// <summary>Bytes of an element in a file: floats and small indices have four.</summary>
+    public int ElementSize { get; internal init; } = 4;
+
     /// <summary>Whether only tensors of the base decide the true shape, and this one stands in for it on a model of shapes alone.</summary>
     public bool IsNominal { get; internal init; }
 
-    public bool IsLoaded => _tensor is not null;
+    public bool IsLoaded => _tensor is not null || _packed is not null;
 
-    /// <summary>The tensor. Throws <see cref="InvalidOperationException"/> for a model that is shapes alone.</summary>
-    public Tensor Value => _tensor ?? throw new InvalidOperationException($"{Path} has a shape but no tensor: the model is not loaded.");
+    /// <summary>
+    /// The tensor; where the weight is packed, a decoded copy that the caller's scope owns. Throws <see cref="InvalidOperationException"/>
+    /// for a model that is shapes alone.
+    /// </summary>
+    public Tensor Value =>
+        _tensor ?? _packed?.Decode() ?? throw new InvalidOperationException($"{Path} has a shape but no tensor: the model is not loaded.");
+
+    /// <summary>The codes, where the weight is held in few bits.</summary>
+    public PackedMatrix? Packed => _packed;
 
     /// <summary>Takes over <paramref name="tensor"/>, disposing of the one before. Throws when its shape differs.</summary>
     public void Set(Tensor tensor)
@@ -41,15 +54,31 @@ public sealed class Weight(params long[] shape)
 
         if (!ReferenceEquals(tensor, _tensor))
         {
-            _tensor?.Dispose();
+            Unload();
             _tensor = tensor.DetachFromDisposeScope();
+        }
+    }
+
+    /// <summary>Takes over <paramref name="packed"/>, disposing of what was before.</summary>
+    public void Set(PackedMatrix packed)
+    {
+        if (!Shape.SequenceEqual([packed.Rows, packed.Columns]))
+        {
+            throw new CheckpointException($"'{Path}' has the shape [{packed.Rows}, {packed.Columns}], but the model needs [{string.Join(", ", Shape)}].");
+        }
+
+        if (!ReferenceEquals(packed, _packed))
+        {
+            Unload();
+            _packed = packed;
         }
     }
 
     public void Unload()
     {
         _tensor?.Dispose();
-        _tensor = null;
+        _packed?.Dispose();
+        (_tensor, _packed) = (null, null);
     }
 
     public override string ToString() => $"{Path} [{string.Join(", ", Shape)}]";

@@ -1,3 +1,5 @@
+using PeftServer.Engine.Quantization;
+
 namespace PeftServer.Engine.Weights;
 
 /// <summary>What a model wants of a checkpoint, and the names by which a checkpoint may hold it.</summary>
@@ -22,6 +24,9 @@ public sealed class WeightPlan
 
     /// <summary>Whether the model may draw this weight itself: a head that the checkpoint has not got.</summary>
     public Func<Weight, bool> MayBeMissing { get; init; } = _ => false;
+
+    /// <summary>In what a weight is to be held. It is packed as soon as it is there, so that the whole is never in memory.</summary>
+    public Func<Weight, BaseQuantization> Quantization { get; init; } = _ => BaseQuantization.None;
 
     /// <summary>Finds the weights' tensors among the names of a checkpoint.</summary>
     public WeightPlacement Place(IEnumerable<string> names)

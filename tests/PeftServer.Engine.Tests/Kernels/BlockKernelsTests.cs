@@ -1,5 +1,6 @@
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Tests.Kernels;
 
@@ -43,7 +44,7 @@ public sealed class BlockKernelsTests
         var (grad, x, weight) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Random(Tokens, Hidden), world.Random(Hidden));
         var rstd = world.Scales(Tokens);
         world.Twin.AddRmsNorm(x, null, weight, 1e-5, null, world.Empty(Tokens, Hidden), rstd);
-        var (residual, expected) = (world.Random(Tokens, Hidden), world.Empty(Tokens, Hidden));
+        var (residual, expected) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
         world.Twin.RmsNormBackward(grad, x, weight, rstd, residual, expected);
 
         world.Kernels.RmsNormBackward(grad, x, weight, rstd, residual, residual);
@@ -63,7 +64,7 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(qkv, expected);
 
         var (dq, dk, dv) = (world.Random(Tokens, 4, 64), world.Random(Tokens, 2, 64), world.Random(Tokens, 2, 64));
-        var (back, expectedBack) = (world.Empty(Tokens, Heads.Width), world.Empty(Tokens, Heads.Width));
+        var (back, expectedBack) = (world.Empty(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width), world.Empty(Tokens, Heads.Width));
         world.Kernels.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), back, Heads);
         world.Twin.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), expectedBack, Heads);
         world.ShouldAgree(back, expectedBack);
@@ -74,7 +75,7 @@ public sealed class BlockKernelsTests
     public void SwiGlu_AndBackward_EqualsTheTwin(string target)
     {
         using var world = World.On(target);
-        var (gateUp, grad) = (world.Random(Tokens, 2 * Hidden), world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden));
+        var (gateUp, grad) = (world.Random(Tokens, (2 * Hidden) + 64).narrow(1, 0, 2 * Hidden), world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden));
         var (hidden, expected) = (world.Empty(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
         world.Kernels.SwiGlu(gateUp, hidden);
         world.Twin.SwiGlu(gateUp, expected);
@@ -109,7 +110,8 @@ public sealed class BlockKernelsTests
 
     public static TheoryData<string, int[]> Packings => new()
     {
-        { "cpu", [0, 5, 6, 37] }, { "cpu", [0, 37] }, { "cuda:0", [0, 5, 6, 37] }, { "cuda:0", [0, 37] },
+        { "cpu", [0, 5, 6, 37] }, { "cpu", [0, 37] }, { "cpu", [0, 18, 36] },
+        { "cuda:0", [0, 5, 6, 37] }, { "cuda:0", [0, 37] }, { "cuda:0", [0, 18, 36] }, { "cuda:0", [0, 128, 256, 384] },
     };
 
     [Theory]
@@ -118,9 +120,9 @@ public sealed class BlockKernelsTests
     {
         using var world = World.On(target);
         var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
-        var qkv = world.Random(Tokens, Heads.Width);
+        var qkv = world.Random(starts[^1], Heads.Width);
         var (q, k, v) = (qkv.narrow(1, 0, 256).view(-1, 4, 64), qkv.narrow(1, 256, 128).view(-1, 2, 64), qkv.narrow(1, 384, 128).view(-1, 2, 64));
-        var grad = world.Random(Tokens, 4, 64);
+        var grad = world.Random(starts[^1], 4, 64);
 
         var state = world.Kernels.Attention(q, k, v, borders, 0.125);
         var (dq, dk, dv) = world.Kernels.AttentionBackward(grad, q, k, v, state, borders, 0.125);
@@ -131,6 +133,79 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(dq, dq2);
         world.ShouldAgree(dk, dk2);
         world.ShouldAgree(dv, dv2);
+    }
+
+    [Theory]
+    [MemberData(nameof(Targets))]
+    public void Nf4Decode_IntoWiderRows_EqualsTheTwin(string target)
+    {
+        using var world = World.On(target);
+        using var packed = Nf4Matrix.Quantize(world.Random(40, 320));
+        var (decoded, expected) = (world.Empty(40, 384), world.Empty(40, 384));
+
+        world.Kernels.Nf4Decode(packed, decoded.narrow(1, 0, 320));
+        world.Twin.Nf4Decode(packed, expected.narrow(1, 0, 320));
+
+        decoded.ne(expected).sum().item<long>().ShouldBe(0);
+    }
+
+    [Theory]
+    [MemberData(nameof(Targets))]
+    public void QuantizeRows_AndProducts_EqualTheTwin(string target)
+    {
+        using var world = World.On(target);
+        Assert.SkipUnless(world.HasFp8, "This GPU has no 8-bit floats.");
+        var (x, columns) = (world.Random(Tokens, 9216 + 64).narrow(1, 0, 9216), world.Random(9216).to(ScalarType.Float32).abs());
+        foreach (var scaling in new[] { columns, null })
+        {
+            var (codes, scale) = (world.Codes(Tokens, 9216), world.Scales(Tokens));
+            var (codes2, scale2) = (world.Codes(Tokens, 9216), world.Scales(Tokens));
+            world.Kernels.QuantizeRows(x, scaling, codes, scale);
+            world.Twin.QuantizeRows(x, scaling, codes2, scale2);
+            world.ShouldAgree(scale, scale2);
+            // A value on the edge between two codes may fall to either: one step of three bits.
+            var (a, b) = (codes.to(ScalarType.Float32), codes2.to(ScalarType.Float32));
+            a.Minus(b).abs().le(b.abs().mul(tensor(0.13f, device: world.Device)).Plus(0.01)).all().item<bool>().ShouldBeTrue();
+            a.ne(b).to(ScalarType.Float32).mean().item<float>().ShouldBeLessThan(0.01f);
+
+            using var weight = Fp8Matrix.Quantize(world.Random(128, 9216));
+            var (y, y2) = (world.Empty(Tokens, 128), world.Empty(Tokens, 128));
+            world.Kernels.ScaledProduct(codes, scale, weight.Codes, weight.Scale, y);
+            world.Twin.ScaledProduct(codes, scale, weight.Codes, weight.Scale, y2);
+            world.ShouldAgree(y, y2);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Targets))]
+    public void TransposeCodes_EqualsTheTwin(string target)
+    {
+        using var world = World.On(target);
+        using var weight = Fp8Matrix.Quantize(world.Random(128, 192));
+        var turned = world.Codes(192, 128);
+
+        world.Kernels.TransposeCodes(weight.Codes, turned);
+
+        turned.to(ScalarType.Float32).t().Minus(weight.Codes.to(ScalarType.Float32)).abs().max().item<float>().ShouldBe(0);
+    }
+
+    [Theory]
+    [MemberData(nameof(Targets))]
+    public void Collect_BlocksOfStackedGradients_EqualsTheTwin(string target)
+    {
+        using var world = World.On(target);
+        var (dA, dB) = (world.Random(64, 96), world.Random(80, 64));
+        var (a, b) = (world.Random(8, 96).to(ScalarType.Float32), world.Random(32, 8).to(ScalarType.Float32));
+        var (a2, b2) = (a.clone(), b.clone());
+        static CollectedBlock[] Blocks(Tensor a, Tensor b) => [new(a.alias(), false, 8, 0, 1), new(b.alias(), true, 40, 8, 2.5)];
+        using var collector = world.Kernels.CreateCollector(Blocks(a, b));
+        using var twin = world.Twin.CreateCollector(Blocks(a2, b2));
+
+        collector.Add(dA, dB);
+        twin.Add(dA, dB);
+
+        world.ShouldAgree(a, a2);
+        world.ShouldAgree(b, b2);
     }
 
     [Theory]
@@ -181,6 +256,10 @@ public sealed class BlockKernelsTests
         public Tensor Empty(params long[] shape) => zeros(shape, dtype: _dtype, device: Device);
 
         public Tensor Scales(long count) => zeros(count, dtype: ScalarType.Float32, device: Device);
+
+        public Tensor Codes(long rows, long columns) => empty([rows, columns], dtype: Fp8Matrix.E4M3, device: Device);
+
+        public bool HasFp8 => Device.type is DeviceType.CPU || CudaDriver.ComputeCapability(0) is ( > 8, _) or (8, >= 9);
 
         public Tensor Angles(long rows, long columns) => rand(rows, columns, generator: _generator).to(Device);
 

@@ -55,16 +55,6 @@ public sealed class HubAdapter : Adapter
     /// <summary>The library's T5 counts a prefix among the keys, not among the queries.</summary>
     public override int DistanceShift(bool encodes) => _prefixes.Find(prefix => prefix.Kind == (encodes ? AttentionKind.Encoder : AttentionKind.Self))?.Length ?? 0;
 
-    public override void MergeAndUnload()
-    {
-        if (_streamParts.Count > 0 || _prefixes.Count > 0)
-        {
-            throw new NotSupportedException($"The adapter '{Name}' adds to more than weights, so it cannot be merged. Serve it unmerged.");
-        }
-
-        base.MergeAndUnload();
-    }
-
     public override AttentionPrefix? CreatePrefix() => PrefixOf(AttentionKind.Self);
 
     public override AttentionPrefix? CreateEncoderPrefix() => PrefixOf(AttentionKind.Encoder);
@@ -74,6 +64,8 @@ public sealed class HubAdapter : Adapter
     internal HubArchitecture Architecture { get; }
 
     internal IReadOnlyList<HubMethod> Methods { get; }
+
+    internal IEnumerable<(Site Site, SiteAdapter Part)> SiteParts => _siteParts.Select(entry => (entry.Site, entry.Part));
 
     internal IEnumerable<(string Key, Weight Weight)> HeadState => Head?.State ?? [];
 
@@ -172,6 +164,23 @@ public sealed class HubAdapter : Adapter
     {
         using var frozen = no_grad();
         _streamParts.ForEach(entry => entry.Part.Settle());
+    }
+
+    protected override IEnumerable<(Site Site, SiteAdapter Part)> MergeableParts => SiteParts.Concat(Head?.Copies ?? []);
+
+    /// <summary>
+    /// Exact for LoRA, VeRA and, without biases, (IA)³. Throws <see cref="NotSupportedException"/> for what stands in the residual stream, and
+    /// where the library's own merge changes what the adapter computes.
+    /// </summary>
+    public override void MergeAndUnload()
+    {
+        if (_streamParts.Count + _prefixes.Count > 0 || Head is HubPredictionHead)
+        {
+            throw new NotSupportedException(
+                $"{(Head is HubPredictionHead ? "A flexible head" : _prefixes.Count > 0 ? "A prefix" : "An adapter in the residual stream")} is no change of a weight, so it cannot be merged. Serve it unmerged.");
+        }
+
+        base.MergeAndUnload();
     }
 
     protected override void Detach()

@@ -16,9 +16,22 @@ public abstract class HubHead
     /// <summary>Parameters that the model without adapters does not have.</summary>
     internal virtual long AddedCount => 0;
 
+    /// <summary>The copies of the model's own head that train.</summary>
+    internal virtual IEnumerable<(Site Site, SiteAdapter Part)> Copies => [];
+
     internal abstract void Initialize(Generator generator, Device device);
 
     internal virtual void Detach()
+    {
+    }
+
+    /// <summary>Lets another adapter use the same head.</summary>
+    internal virtual void Share(Adapter other)
+    {
+    }
+
+    /// <summary>Ends what <see cref="Share"/> began.</summary>
+    internal virtual void Release(Adapter other)
     {
     }
 
@@ -42,21 +55,35 @@ public abstract class HubHead
     /// <summary>The model's own head, as a copy that trains.</summary>
     private sealed class StaticHead : HubHead
     {
-        private readonly Adapter _adapter;
+        private readonly List<Adapter> _users;
         private readonly List<(Site Site, TrainableCopy Copy)> _sites;
 
         public StaticHead(Adapter adapter, IReadOnlyList<Site> sites)
         {
-            _adapter = adapter;
+            _users = [adapter];
             _sites = [.. sites.Select(site => (site, new TrainableCopy(site)))];
             _sites.ForEach(entry => entry.Site.Attach(adapter, entry.Copy));
         }
+
+        internal override IEnumerable<(Site Site, SiteAdapter Part)> Copies => _sites.Select(entry => (entry.Site, (SiteAdapter)entry.Copy));
 
         internal override IEnumerable<(string Key, Weight Weight)> State =>
             _sites.SelectMany(entry => entry.Copy.State.Select(state => ($"{entry.Site.Path}.{state.Name}", state.Weight)));
 
         internal override void Initialize(Generator generator, Device device) => _sites.ForEach(entry => entry.Copy.Initialize(entry.Site, generator));
 
-        internal override void Detach() => _sites.ForEach(entry => entry.Site.Detach(_adapter));
+        internal override void Detach() => _users.ForEach(user => _sites.ForEach(entry => entry.Site.Detach(user)));
+
+        internal override void Share(Adapter other)
+        {
+            _users.Add(other);
+            _sites.ForEach(entry => entry.Site.Attach(other, entry.Copy));
+        }
+
+        internal override void Release(Adapter other)
+        {
+            _users.Remove(other);
+            _sites.ForEach(entry => entry.Site.Detach(other));
+        }
     }
 }

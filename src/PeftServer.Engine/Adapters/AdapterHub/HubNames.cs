@@ -87,6 +87,8 @@ internal static class HubNames
         ["reft"] = ["layers", "prefix_positions", "suffix_positions", "r", "orthogonality"],
     };
 
+    public static IReadOnlyCollection<string> All => Configs.Keys;
+
     public static string Known => $"Known: {string.Join(", ", Configs.Keys)}.";
 
     /// <summary>The complete config that a name or an object stands for. Throws <see cref="AdapterException"/> naming the field.</summary>
@@ -96,6 +98,15 @@ internal static class HubNames
         JsonValue value when value.TryGetValue<string>(out var text) => Named(text),
         _ => throw new AdapterException("config", $"must be an object with the fields of the adapters library, or one of its names. {Known}"),
     };
+
+    /// <summary>All fields of a config's architecture.</summary>
+    public static HashSet<string> Fields(JsonObject config)
+    {
+        var architecture = config["architecture"]?.ToString() ?? "";
+        return architecture == "union"
+            ? new HashSet<string> { "architecture", "configs" }
+            : [.. Defaults(architecture).Select(field => field.Key), .. Required.GetValueOrDefault(architecture, []), "architecture"];
+    }
 
     /// <summary>The config as the library reads it back: what it would lose stays in, what it does not know stays out.</summary>
     public static JsonObject Written(JsonObject config)

@@ -1,4 +1,3 @@
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.AdapterHub;

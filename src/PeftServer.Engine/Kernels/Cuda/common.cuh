@@ -42,3 +42,21 @@ __device__ __forceinline__ float block_sum(float v) {
     __syncthreads();
     return sums[32];
 }
+
+// Largest value over all threads of a block (at most 1024) of values that are not negative, given to each of them.
+__device__ __forceinline__ float block_max(float v) {
+    __shared__ float highest[33];
+#pragma unroll
+    for (int o = 16; o; o >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, o));
+    __syncthreads();
+    if ((threadIdx.x & 31) == 0) highest[threadIdx.x >> 5] = v;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        v = threadIdx.x < (blockDim.x >> 5) ? highest[threadIdx.x] : 0.0f;
+#pragma unroll
+        for (int o = 16; o; o >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, o));
+        if (threadIdx.x == 0) highest[32] = v;
+    }
+    __syncthreads();
+    return highest[32];
+}

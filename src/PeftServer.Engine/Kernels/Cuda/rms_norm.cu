@@ -1,6 +1,7 @@
-// One block a token, a thread for each group of eight values: a row of 8,192 takes all 1,024. Values stay in registers, so each is
-// read once.
-#define CHUNKS 1
+// One block a token, a thread for some groups of eight values: few threads with many loads under way wait less for one another.
+// Values stay in registers, so each is read once.
+#define CHUNKS 4
+#define BACKWARD_CHUNKS 2
 
 // sum = x + delta (x alone where delta is null), rounded to bfloat16 as the stream is kept; normed = sum / rms(sum) * weight.
 // normed may be a part of wider rows: ld_normed is their width. In units of eight values: n8, ld_normed8.
@@ -38,14 +39,15 @@ extern "C" __global__ void add_rms_norm(
 }
 
 // grad_x = residual + rstd * (g - x̂ mean(g x̂)) with g = grad * weight, x̂ = x * rstd. residual may be null or grad_x itself.
+// All but x may be parts of wider rows.
 extern "C" __global__ void rms_norm_backward(
-    const uint4* grad, const uint4* x, const uint4* weight, const float* rstd, const uint4* residual, uint4* grad_x, int n8, int ld_grad8) {
+    const uint4* grad, const uint4* x, const uint4* weight, const float* rstd, const uint4* residual, uint4* grad_x, int n8, int ld_grad8, int ld_out8) {
     const size_t row = (size_t)blockIdx.x * n8;
     const float r = rstd[blockIdx.x];
-    float g[CHUNKS][8], h[CHUNKS][8];
+    float g[BACKWARD_CHUNKS][8], h[BACKWARD_CHUNKS][8];
     float dot = 0;
 #pragma unroll
-    for (int c = 0; c < CHUNKS; c++) {
+    for (int c = 0; c < BACKWARD_CHUNKS; c++) {
         int i = threadIdx.x + c * blockDim.x;
         if (i < n8) {
             float w[8];
@@ -61,17 +63,17 @@ extern "C" __global__ void rms_norm_backward(
     }
     float mean = block_sum(dot) / (n8 * 8);
 #pragma unroll
-    for (int c = 0; c < CHUNKS; c++) {
+    for (int c = 0; c < BACKWARD_CHUNKS; c++) {
         int i = threadIdx.x + c * blockDim.x;
         if (i < n8) {
             float out[8];
             for (int k = 0; k < 8; k++) out[k] = r * (g[c][k] - h[c][k] * mean);
             if (residual) {
                 float d[8];
-                unpack(residual[row + i], d);
+                unpack(residual[(size_t)blockIdx.x * ld_out8 + i], d);
                 for (int k = 0; k < 8; k++) out[k] += d[k];
             }
-            grad_x[row + i] = pack(out);
+            grad_x[(size_t)blockIdx.x * ld_out8 + i] = pack(out);
         }
     }
 }

@@ -22,11 +22,12 @@ extern "C" __global__ void rope(uint4* qkv, const float4* cosine, const float4* 
     }
 }
 
-// Gathers the gradients of q, k (turned back) and v, each [tokens, heads, D], into fused rows [q | k | v].
+// Gathers the gradients of q, k (turned back) and v, each [tokens, heads, D], into fused rows [q | k | v], which may be parts of wider
+// ones. head_counts: those of queries in the lower half, of keys in the upper.
 extern "C" __global__ void rope_backward(
-    const uint4* dq, const uint4* dk, const uint4* dv, const float4* cosine, const float4* sine, uint4* dqkv, int q_heads, int kv_heads, int half8) {
-    const int token = blockIdx.x, d8 = 2 * half8;
-    uint4* out = dqkv + (size_t)token * (q_heads + 2 * kv_heads) * d8;
+    const uint4* dq, const uint4* dk, const uint4* dv, const float4* cosine, const float4* sine, uint4* dqkv, int head_counts, int half8, int ld8) {
+    const int token = blockIdx.x, d8 = 2 * half8, q_heads = head_counts & 0xffff, kv_heads = head_counts >> 16;
+    uint4* out = dqkv + (size_t)token * ld8;
     for (int t = threadIdx.x; t < (q_heads + kv_heads) * half8; t += blockDim.x) {
         const int head = t / half8, i = t % half8;
         const uint4* source = head < q_heads ? dq + ((size_t)token * q_heads + head) * d8 : dk + ((size_t)token * kv_heads + head - q_heads) * d8;

@@ -1,6 +1,6 @@
-// hidden = silu(gate) * up for rows [gate | up] of 2 f8 groups of eight; hidden may be a part of wider rows.
-extern "C" __global__ void swiglu(const uint4* gate_up, uint4* hidden, int f8, int ld_hidden8) {
-    const size_t row = (size_t)blockIdx.y * 2 * f8;
+// hidden = silu(gate) * up for rows [gate | up] of 2 f8 groups of eight; both may be parts of wider rows.
+extern "C" __global__ void swiglu(const uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_hidden8) {
+    const size_t row = (size_t)blockIdx.y * ld_gate_up8;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < f8; i += gridDim.x * blockDim.x) {
         float g[8], u[8];
         unpack(gate_up[row + i], g);
@@ -11,8 +11,8 @@ extern "C" __global__ void swiglu(const uint4* gate_up, uint4* hidden, int f8, i
 }
 
 // Overwrites [gate | up] with their gradients, and writes silu(gate) * up on the way: the backward needs it once more.
-extern "C" __global__ void swiglu_backward(const uint4* grad, uint4* gate_up, uint4* hidden, int f8, int ld_grad8) {
-    const size_t row = (size_t)blockIdx.y * 2 * f8;
+extern "C" __global__ void swiglu_backward(const uint4* grad, uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_grad8) {
+    const size_t row = (size_t)blockIdx.y * ld_gate_up8;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < f8; i += gridDim.x * blockDim.x) {
         float g[8], u[8], d[8], h[8];
         unpack(gate_up[row + i], g);

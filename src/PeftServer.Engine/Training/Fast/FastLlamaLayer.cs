@@ -23,14 +23,19 @@ internal sealed class FastLlamaLayer : IDisposable
     {
         (_layer, _kernels) = (layer, kernels);
         var parts = adapter.Parts.ToDictionary(entry => entry.Site, entry => (LoraProjection)entry.Part);
-        (Linear, LoraProjection?) With(Linear site) => (site, parts.GetValueOrDefault(site));
-        _qkv = new FoldedProjection([With(layer.self_attn.q_proj), With(layer.self_attn.k_proj), With(layer.self_attn.v_proj)]);
-        _o = new FoldedProjection([With(layer.self_attn.o_proj)]);
-        _gateUp = new FoldedProjection([With(layer.mlp.gate_proj), With(layer.mlp.up_proj)]);
-        _down = new FoldedProjection([With(layer.mlp.down_proj)]);
+        var norm = layer.input_layernorm.weight.Value;
+        FoldedProjection Fold(params IEnumerable<Linear> sites) =>
+            new([.. sites.Select(site => (site, parts.GetValueOrDefault(site)))], norm.device, norm.dtype, kernels);
+        _qkv = Fold(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj);
+        _o = Fold(layer.self_attn.o_proj);
+        _gateUp = Fold(layer.mlp.gate_proj, layer.mlp.up_proj);
+        _down = Fold(layer.mlp.down_proj);
     }
 
     public IEnumerable<PackedBlock> Blocks => new[] { _qkv, _o, _gateUp, _down }.SelectMany(projection => projection.Blocks);
+
+    /// <summary>Columns that rows of the stream's gradient need beside their own, at least.</summary>
+    public long GradientRoom => Math.Max(_o.Room, _down.Room);
 
     private HeadLayout Heads => _layer.self_attn.Heads;
 
@@ -65,22 +70,22 @@ internal sealed class FastLlamaLayer : IDisposable
     }
 
     /// <summary>
-    /// From the gradient of the block's output (of x and y alike) to that of its input, which it returns unless the block is the first.
-    /// What the state does not hold is computed again; what it holds is used up.
+    /// From the gradient of the block's output (of x and y alike) to that of its input, in place; nothing where that is not needed. The
+    /// gradient lies in rows with <see cref="GradientRoom"/> beside it. What the state does not hold is computed again; what it holds is used up.
     /// </summary>
-    public Tensor? Backward(Tensor grad, LayerState state, FastBatch batch, ActivationMode mode, bool needsInput)
+    public void Backward(Tensor gradRows, LayerState state, FastBatch batch, ActivationMode mode, bool needsInput)
     {
         using var scope = NewDisposeScope();
         var attention = state.Attention ?? Attend(state.Input, null, null, batch);
         var middle = state.Middle ?? state.Input.Plus(attention.Projected);
-        var dMiddle = empty_like(grad); // [n, hidden]
-        foreach (var (start, count) in Pieces(grad.size(0), mode))
+        var dMiddle = empty_like(gradRows); // [n, hidden + room]
+        foreach (var (start, count) in Pieces(gradRows.size(0), mode))
         {
             using var inner = NewDisposeScope();
-            BackwardMlp(grad.narrow(0, start, count), middle.narrow(0, start, count), state.Mlp, dMiddle.narrow(0, start, count));
+            BackwardMlp(gradRows.narrow(0, start, count), middle.narrow(0, start, count), state.Mlp, dMiddle.narrow(0, start, count));
         }
 
-        return BackwardAttention(dMiddle, state.Input, attention, batch, needsInput)?.MoveToOuterDisposeScope();
+        BackwardAttention(dMiddle, state.Input, attention, batch, needsInput ? gradRows : null);
     }
 
     public void Dispose()
@@ -94,8 +99,7 @@ internal sealed class FastLlamaLayer : IDisposable
     /// <summary>Rows that go through the feed-forward together: all of them, or in lean mode so many that its wide rows stay small.</summary>
     private static IEnumerable<(long Start, long Count)> Pieces(long tokens, ActivationMode mode)
     {
-        const long Lean = 4096;
-        var size = mode is ActivationMode.Keep ? tokens : Lean;
+        var size = mode is ActivationMode.Keep ? tokens : ActivationPlan.LeanTokens;
         for (var start = 0L; start < tokens; start += size)
         {
             yield return (start, Math.Min(size, tokens - start));
@@ -107,10 +111,10 @@ internal sealed class FastLlamaLayer : IDisposable
     {
         using var scope = NewDisposeScope();
         var qkv = empty([x.size(0), _qkv.OutFeatures], dtype: x.dtype, device: x.device); // [n, (H + 2G)·D]
-        Tensor u;
+        Tensor u, rstd;
         using (var normed = _qkv.NewInput(x.size(0)))
         {
-            Norm(_layer.input_layernorm, x, y, sum, _qkv.Columns(normed)).Dispose();
+            rstd = Norm(_layer.input_layernorm, x, y, sum, _qkv.Columns(normed));
             _qkv.Forward(normed, qkv);
             u = _qkv.Ranks(normed);
         }
@@ -119,27 +123,29 @@ internal sealed class FastLlamaLayer : IDisposable
         var (q, k, v) = Split(qkv);
         var heads = _kernels.Attention(q, k, v, batch.Borders, Scale);
         var (projected, outputU) = _o.ForwardApart(heads.Output.view(-1, _o.InFeatures));
-        return new AttentionPart(qkv, u, heads, outputU, projected).MoveToOuterScope();
+        return new AttentionPart(qkv, u, rstd, heads, outputU, projected).MoveToOuterScope();
     }
 
     /// <summary>Writes input + projected to middle and the feed-forward's answer to output.</summary>
     private MlpState ForwardMlp(Tensor input, Tensor projected, Tensor middle, Tensor output)
     {
         using var scope = NewDisposeScope();
-        var rows = input.size(0);
-        var gateUp = empty([rows, _gateUp.OutFeatures], dtype: input.dtype, device: input.device); // [n, 2F]
-        Tensor u;
-        using (var normed = _gateUp.NewInput(rows))
-        {
-            Norm(_layer.post_attention_layernorm, input, projected, middle, _gateUp.Columns(normed)).Dispose();
-            _gateUp.Forward(normed, gateUp);
-            u = _gateUp.Ranks(normed);
-        }
-
-        var hidden = _down.NewInput(rows);
-        _kernels.SwiGlu(gateUp, _down.Columns(hidden));
+        var state = GateUp(input, projected, middle);
+        var hidden = _down.NewInput(input.size(0));
+        _kernels.SwiGlu(_gateUp.Output(state.GateUp), _down.Columns(hidden));
         _down.Forward(hidden, output);
-        return new MlpState(gateUp, u, _down.Ranks(hidden)).MoveToOuterScope();
+        return (state with { DownU = _down.Ranks(hidden) }).MoveToOuterScope();
+    }
+
+    /// <summary>Norm and the two wide projections of x + delta, which is written to sum where there is a delta.</summary>
+    private MlpState GateUp(Tensor x, Tensor? delta, Tensor? sum)
+    {
+        using var scope = NewDisposeScope();
+        var gateUp = _gateUp.NewOutput(x.size(0)); // [n, 2F + room]
+        using var normed = _gateUp.NewInput(x.size(0));
+        var rstd = Norm(_layer.post_attention_layernorm, x, delta, sum, _gateUp.Columns(normed));
+        _gateUp.Forward(normed, _gateUp.Output(gateUp));
+        return new MlpState(gateUp, _gateUp.Ranks(normed), rstd, null).MoveToOuterScope();
     }
 
     private Tensor Norm(RmsNorm norm, Tensor x, Tensor? y, Tensor? sum, Tensor normed)
@@ -149,56 +155,49 @@ internal sealed class FastLlamaLayer : IDisposable
         return rstd;
     }
 
-    private void BackwardMlp(Tensor grad, Tensor middle, MlpState? state, Tensor dMiddle)
+    private void BackwardMlp(Tensor gradRows, Tensor middle, MlpState? kept, Tensor dMiddleRows)
     {
         using var scope = NewDisposeScope();
-        var normed = _gateUp.NewInput(middle.size(0));
-        var rstd = Norm(_layer.post_attention_layernorm, middle, null, null, _gateUp.Columns(normed));
-        var gateUp = state?.GateUp ?? empty([middle.size(0), _gateUp.OutFeatures], dtype: grad.dtype, device: grad.device);
-        if (state is null)
-        {
-            _gateUp.Forward(normed, gateUp);
-        }
-
-        var u = state?.U ?? _gateUp.Ranks(normed);
+        var (grad, weight) = (Stream(gradRows), _layer.post_attention_layernorm.weight.Value);
+        var state = kept ?? GateUp(middle, null, null);
         using (var hidden = empty([middle.size(0), _down.InFeatures], dtype: grad.dtype, device: grad.device))
         {
-            var (dHidden, du) = _down.BackwardInput(grad); // [n, F], [n, P]
-            _kernels.SwiGluBackward(dHidden, gateUp, hidden); // gate and up are their gradients from here on
-            _down.AddGradients(grad, hidden, state?.DownU ?? _down.RanksOf(hidden), du);
+            var (dHidden, du) = _down.BackwardInput(gradRows); // [n, F], [n, P]
+            _kernels.SwiGluBackward(dHidden, _gateUp.Output(state.GateUp), hidden); // gate and up are their gradients from here on
+            _down.AddGradients(grad, hidden, state.DownU ?? _down.RanksOf(hidden), du);
             dHidden.Dispose();
-            du.Dispose();
         }
 
-        var (dNormed, dRanks) = _gateUp.BackwardInput(gateUp);
-        _gateUp.AddGradients(gateUp, _gateUp.Columns(normed), u, dRanks);
-        _kernels.RmsNormBackward(dNormed, middle, _layer.post_attention_layernorm.weight.Value, rstd, grad, dMiddle);
+        var (dNormed, dRanks) = _gateUp.BackwardInput(state.GateUp);
+        _gateUp.AddGradients(_gateUp.Output(state.GateUp), middle, state.Rstd, weight, state.U, dRanks);
+        _kernels.RmsNormBackward(dNormed, middle, weight, state.Rstd, grad, Stream(dMiddleRows));
     }
 
-    private Tensor? BackwardAttention(Tensor grad, Tensor input, AttentionPart part, FastBatch batch, bool needsInput)
+    private void BackwardAttention(Tensor gradRows, Tensor input, AttentionPart part, FastBatch batch, Tensor? dInputRows)
     {
         using var scope = NewDisposeScope();
+        var (grad, weight) = (Stream(gradRows), _layer.input_layernorm.weight.Value);
         var output = part.Heads.Output.view(-1, _o.InFeatures);
-        var (dOutput, dOutputRanks) = _o.BackwardInput(grad);
+        var (dOutput, dOutputRanks) = _o.BackwardInput(gradRows);
         _o.AddGradients(grad, output, part.OutputU, dOutputRanks);
         var (q, k, v) = Split(part.Qkv);
         var (dq, dk, dv) = _kernels.AttentionBackward(dOutput.view(-1, Heads.QueryHeads, Heads.HeadDim), q, k, v, part.Heads, batch.Borders, Scale);
-        var dQkv = empty_like(part.Qkv);
+        var dQkvRows = _qkv.NewOutput(input.size(0));
+        var dQkv = _qkv.Output(dQkvRows); // [n, (H + 2G)·D]
         _kernels.RopeBackward(dq, dk, dv, batch.Cos, batch.Sin, dQkv, Heads);
-
-        var normed = empty_like(input); // [n, hidden]
-        var rstd = Norm(_layer.input_layernorm, input, null, null, normed);
-        if (!needsInput)
+        if (dInputRows is null)
         {
-            _qkv.AddGradients(dQkv, normed, part.U, _qkv.BackwardRanks(dQkv));
-            return null;
+            _qkv.AddGradients(dQkv, input, part.Rstd, weight, part.U, _qkv.BackwardRanks(dQkv));
+            return;
         }
 
-        var (dNormed, dRanks) = _qkv.BackwardInput(dQkv);
-        _qkv.AddGradients(dQkv, normed, part.U, dRanks);
-        _kernels.RmsNormBackward(dNormed, input, _layer.input_layernorm.weight.Value, rstd, grad, grad);
-        return grad.alias().MoveToOuterDisposeScope(); // [n, hidden]
+        var (dNormed, dRanks) = _qkv.BackwardInput(dQkvRows);
+        _qkv.AddGradients(dQkv, input, part.Rstd, weight, part.U, dRanks);
+        _kernels.RmsNormBackward(dNormed, input, weight, part.Rstd, grad, Stream(dInputRows)); // [n, hidden]
     }
+
+    /// <summary>The stream's own columns of rows with room beside them.</summary>
+    private Tensor Stream(Tensor rows) => rows.narrow(1, 0, _o.OutFeatures);
 
     private (Tensor Q, Tensor K, Tensor V) Split(Tensor qkv) => (
         qkv.narrow(1, 0, Heads.QueryWidth).view(-1, Heads.QueryHeads, Heads.HeadDim),
@@ -228,11 +227,13 @@ internal sealed record LayerState(Tensor Input, AttentionPart? Attention, Tensor
     }
 }
 
-/// <summary>Fused rows [q | k | v] after the rotation, LoRA's u of them, the heads, LoRA's u of the output, and what it gave.</summary>
-internal sealed record AttentionPart(Tensor Qkv, Tensor U, AttentionState Heads, Tensor OutputU, Tensor Projected) : IDisposable
+/// <summary>
+/// Fused rows [q | k | v] after the rotation, LoRA's u of them, the norm's factors, the heads, LoRA's u of the output, and what it gave.
+/// </summary>
+internal sealed record AttentionPart(Tensor Qkv, Tensor U, Tensor Rstd, AttentionState Heads, Tensor OutputU, Tensor Projected) : IDisposable
 {
     private IEnumerable<Tensor> All =>
-        new[] { Qkv, U, Heads.Output, Heads.LogSumExp, Heads.Seed, Heads.Offset, OutputU, Projected }.OfType<Tensor>();
+        new[] { Qkv, U, Rstd, Heads.Output, Heads.LogSumExp, Heads.Seed, Heads.Offset, OutputU, Projected }.OfType<Tensor>();
 
     public AttentionPart MoveToOuterScope()
     {
@@ -253,14 +254,15 @@ internal sealed record AttentionPart(Tensor Qkv, Tensor U, AttentionState Heads,
     }
 }
 
-/// <summary>Rows [gate | up], LoRA's u of them and of the product.</summary>
-internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor DownU) : IDisposable
+/// <summary>Rows [gate | up | room], LoRA's u of them, the norm's factors, and LoRA's u of the product (null: not made yet).</summary>
+internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor Rstd, Tensor? DownU) : IDisposable
 {
     public MlpState MoveToOuterScope()
     {
         GateUp.MoveToOuterDisposeScope();
         U.MoveToOuterDisposeScope();
-        DownU.MoveToOuterDisposeScope();
+        Rstd.MoveToOuterDisposeScope();
+        DownU?.MoveToOuterDisposeScope();
         return this;
     }
 
@@ -268,7 +270,8 @@ internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor DownU) : IDispos
     {
         GateUp.Dispose();
         U.Dispose();
-        DownU.Dispose();
+        Rstd.Dispose();
+        DownU?.Dispose();
     }
 }
 

@@ -11,31 +11,31 @@ namespace PeftServer.Engine.Training.Fast;
 /// </summary>
 internal sealed class FastLlamaStep : ITrainingStep
 {
-    /// <summary>Rows of scores that are in memory at once: a vocabulary of 128,256 makes a gigabyte of them.</summary>
-    private int HeadChunk => _mode is ActivationMode.Keep ? 4096 : 2048;
-
-    /// <summary>
-    /// Tokens that go through the model at once in lean mode. Gradients add up, so the result is that of the whole batch, and
-    /// products of 4,096 rows are about as fast as longer ones.
-    /// </summary>
-    private const int LeanTokens = 4096;
-
     private readonly LlamaForCausalLM _model;
     private readonly BlockKernels _kernels;
     private readonly List<FastLlamaLayer> _layers;
     private readonly ILoraPacker _packer;
-    private readonly ActivationMode _mode;
+    private readonly ActivationPlanner _planner;
+    private readonly HostBuffers _host = new();
+    private readonly Action<string>? _report;
+    private ActivationPlan? _reported;
 
-    public FastLlamaStep(LlamaForCausalLM model, Adapter adapter, BlockKernels kernels, ActivationMode mode)
+    /// <param name="model">The base. Its blocks' weights are laid out anew: afterwards they are views.</param>
+    /// <param name="adapter">A LoRA on it.</param>
+    /// <param name="kernels">For the device of the model.</param>
+    /// <param name="plan">What becomes of activations; absent: chosen for each batch by the memory that is free then.</param>
+    /// <param name="report">Told which plan is followed and why, when it changes.</param>
+    public FastLlamaStep(LlamaForCausalLM model, Adapter adapter, BlockKernels kernels, ActivationPlan? plan = null, Action<string>? report = null)
     {
-        (_model, _kernels, _mode) = (model, kernels, mode);
+        (_model, _kernels, _report) = (model, kernels, report);
         using var frozen = no_grad();
         _layers = [.. model.model.layers.Select(layer => new FastLlamaLayer(layer, adapter, kernels))];
         _packer = kernels.CreatePacker([.. _layers.SelectMany(layer => layer.Blocks)]);
+        _planner = plan is { } told ? ActivationPlanner.Always(told, model) : ActivationPlanner.ForFreeMemory(model);
         AdapterChanged();
     }
 
-    public string Description => $"hand-written kernels, {(_mode is ActivationMode.Keep ? "activations kept" : "activations computed again")}";
+    public string Description => "the hand-written step";
 
     /// <summary>Why a model and an adapter cannot take this tier; null when they can.</summary>
     public static string? Obstacle(CausalLanguageModel model, Adapter adapter, double dropout) => (model, adapter) switch
@@ -55,15 +55,28 @@ internal sealed class FastLlamaStep : ITrainingStep
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
         var (loss, correct) = (zeros([], device: _model.Device), zeros([], device: _model.Device));
-        foreach (var pass in _mode is ActivationMode.Keep ? [batch] : batch.Split(LeanTokens))
+        var plan = PlanFor(batch);
+        foreach (var pass in batch.Split(plan.PassTokens))
         {
-            Pass(pass, scale, loss, correct);
+            Pass(pass, plan.Mode, scale, loss, correct);
         }
 
         return (loss.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 
-    private void Pass(SftBatch batch, double scale, Tensor loss, Tensor correct)
+    private ActivationPlan PlanFor(SftBatch batch)
+    {
+        var (plan, why) = _planner.For(batch);
+        if (plan != _reported)
+        {
+            _reported = plan;
+            _report?.Invoke($"The hand-written step: {plan}; {why}.");
+        }
+
+        return plan;
+    }
+
+    private void Pass(SftBatch batch, ActivationMode mode, double scale, Tensor loss, Tensor correct)
     {
         using var scope = NewDisposeScope();
         var device = _model.Device;
@@ -78,21 +91,21 @@ internal sealed class FastLlamaStep : ITrainingStep
         Tensor? y = null;
         foreach (var layer in _layers)
         {
-            var (nextX, nextY, state) = layer.Forward(x, y, fast, _mode);
+            var (nextX, nextY, state) = layer.Forward(x, y, fast, mode);
             y?.Dispose();
-            if (_mode is ActivationMode.Recompute && states.Count > 0)
+            if (mode is not ActivationMode.Keep && states.Count > 0)
             {
                 x.Dispose(); // it is in this block's input now
             }
 
             state.Attention?.Projected.Dispose(); // it is in the middle now
-            states.Push(state);
+            states.Push(mode is ActivationMode.Offload ? state with { Input = _host.Store(state.Input) } : state);
             (x, y) = (nextX, nextY);
         }
 
-        var grad = Head(x, y!, batch, scale, loss, correct);
+        var grad = Head(x, y!, batch, mode is ActivationMode.Keep ? 4096 : 2048, scale, loss, correct);
         y!.Dispose();
-        if (_mode is ActivationMode.Recompute)
+        if (mode is not ActivationMode.Keep)
         {
             x.Dispose();
         }
@@ -101,13 +114,9 @@ internal sealed class FastLlamaStep : ITrainingStep
         {
             using var inner = NewDisposeScope();
             var state = states.Pop();
-            var below = _layers[i].Backward(grad, state, fast, _mode, needsInput: i > 0);
-            grad.Dispose();
+            state = mode is ActivationMode.Offload ? state with { Input = _host.Load(state.Input, device) } : state;
+            _layers[i].Backward(grad, state, fast, mode, needsInput: i > 0);
             state.Dispose();
-            if (below is not null)
-            {
-                grad = below.MoveToOuterDisposeScope();
-            }
         }
     }
 
@@ -120,11 +129,15 @@ internal sealed class FastLlamaStep : ITrainingStep
     public void Dispose()
     {
         _packer.Dispose();
+        _host.Dispose();
         _layers.ForEach(layer => layer.Dispose());
     }
 
-    /// <summary>Final norm, scores and loss of the targets in pieces; gives the gradient of the last block's output.</summary>
-    private Tensor Head(Tensor x, Tensor y, SftBatch batch, double scale, Tensor loss, Tensor correct)
+    /// <summary>
+    /// Final norm, scores and loss of the targets, so many at a time (a vocabulary of 128,256 makes a gigabyte of the scores of 4,096);
+    /// gives the gradient of the last block's output, in rows with room beside it.
+    /// </summary>
+    private Tensor Head(Tensor x, Tensor y, SftBatch batch, int chunk, double scale, Tensor loss, Tensor correct)
     {
         using var scope = NewDisposeScope();
         var (norm, head, device) = (_model.model.norm, _model.lm_head.weight.Value, x.device);
@@ -132,28 +145,18 @@ internal sealed class FastLlamaStep : ITrainingStep
         _kernels.AddRmsNorm(x, y, norm.weight.Value, norm.Eps, sum, normed, rstd);
 
         var dNormed = zeros_like(normed);
-        for (var start = 0; start < batch.Targets.Length; start += HeadChunk)
+        for (var start = 0; start < batch.Targets.Length; start += chunk)
         {
             using var inner = NewDisposeScope();
-            var end = Math.Min(start + HeadChunk, batch.Targets.Length);
+            var end = Math.Min(start + chunk, batch.Targets.Length);
             var sources = tensor(batch.Sources[start..end], device: device); // [m]
             var logits = F.linear(normed.index_select(0, sources), head); // [m, vocab]
             _kernels.CrossEntropy(logits, tensor(batch.Targets[start..end], device: device), loss, correct, scale);
             dNormed.index_copy_(0, sources, logits.mm(head)); // a token is the source of one target at most
         }
 
-        var grad = empty_like(x);
-        _kernels.RmsNormBackward(dNormed, sum, norm.weight.Value, rstd, null, grad);
+        var grad = empty([x.size(0), x.size(1) + _layers.Max(layer => layer.GradientRoom)], dtype: x.dtype, device: device); // [n, hidden + room]
+        _kernels.RmsNormBackward(dNormed, sum, norm.weight.Value, rstd, null, grad.narrow(1, 0, x.size(1)));
         return grad.MoveToOuterDisposeScope();
     }
-}
-
-/// <summary>What becomes of a block's activations between forward and backward.</summary>
-internal enum ActivationMode
-{
-    /// <summary>They stay in memory.</summary>
-    Keep,
-
-    /// <summary>Only the block's input stays; the rest is computed again.</summary>
-    Recompute,
 }

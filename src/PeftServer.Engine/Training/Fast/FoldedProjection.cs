@@ -6,47 +6,41 @@ using PeftServer.Engine.Native;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
-/// The frozen weights that share an input, stacked, with LoRA folded in. The input lies in rows of width K + P (P: the ranks
-/// together, rounded up), u = x Aᵀ is written beside it, and y = [x | u] [W | s·B]ᵀ is one product; backward,
-/// dy [W | s·B] gives dx and du at once. LoRA's own thin products cost a fifth of what they cost apart.
+/// Linear maps that share an input, stacked, with LoRA folded in. The input lies in rows of width K + P (P: the ranks
+/// together, rounded up), u = x Aᵀ is written beside it, and y = [x | u] [W | s·B]ᵀ is one product; backward likewise.
 /// </summary>
 internal sealed class FoldedProjection : IDisposable
 {
-    /// <summary>Tensor cores want wide rows; a CPU only whole vectors.</summary>
-    private static int RankAlignment(Device device) => device.type is DeviceType.CUDA ? 64 : 8;
-
     private readonly List<Member> _members = [];
-    private readonly Tensor _weight; // [N, K + P]: the frozen weights, then s·B of each member in its own block
-    private readonly Tensor _a; // [P, K]: the A's one above the other
+    private readonly FrozenStack _stack;
+    private readonly BlockKernels _kernels;
+    private readonly ScalarType _dtype;
+    private readonly Device _device;
+    private ILoraCollector? _collector;
+    private nint _gradients;
 
-    /// <summary>
-    /// Lays the weights of <paramref name="projections"/> out once: afterwards each is a view of the stack. LoRA parts may be missing.
-    /// </summary>
-    public FoldedProjection(IReadOnlyList<(Linear Site, LoraProjection? Lora)> projections)
+    /// <summary>Stacks the weights of <paramref name="projections"/>; LoRA parts may be missing.</summary>
+    public FoldedProjection(IReadOnlyList<(Linear Site, LoraProjection? Lora)> projections, Device device, ScalarType dtype, BlockKernels kernels)
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
-        var first = projections[0].Site.weight.Value;
+        (_kernels, _dtype, _device) = (kernels, dtype, device);
         InFeatures = projections[0].Site.InFeatures;
         OutFeatures = projections.Sum(projection => projection.Site.OutFeatures);
         var ranks = projections.Sum(projection => projection.Lora?.Rank ?? 0);
-        var alignment = RankAlignment(first.device);
+        var alignment = RankAlignment(device);
         RankWidth = (ranks + alignment - 1) / alignment * alignment;
-        _weight = zeros(OutFeatures, InFeatures + RankWidth, dtype: first.dtype, device: first.device).DetachFromDisposeScope();
-        _a = zeros(RankWidth, InFeatures, dtype: first.dtype, device: first.device).DetachFromDisposeScope();
+        _stack = FrozenStack.Of([.. projections.Select(projection => projection.Site)], RankWidth, device, dtype, kernels);
 
         var (row, column) = (0, 0);
         foreach (var (site, lora) in projections)
         {
-            var place = _weight.narrow(0, row, site.OutFeatures).narrow(1, 0, InFeatures);
-            place.copy_(site.weight.Value);
-            site.weight.Set(place.DetachFromDisposeScope());
             if (lora is not null)
             {
                 _members.Add(new Member(
                     lora,
-                    _a.narrow(0, column, lora.Rank).DetachFromDisposeScope(),
-                    _weight.narrow(0, row, site.OutFeatures).narrow(1, InFeatures + column, lora.Rank).DetachFromDisposeScope(), row, column));
+                    _stack.A.narrow(0, column, lora.Rank).DetachFromDisposeScope(),
+                    _stack.ScaledB.narrow(0, row, site.OutFeatures).narrow(1, column, lora.Rank).DetachFromDisposeScope(), row, column));
                 column += lora.Rank;
             }
 
@@ -69,7 +63,7 @@ internal sealed class FoldedProjection : IDisposable
     });
 
     /// <summary>Room for an input of <paramref name="tokens"/> rows and what stands beside it: [n, K + P].</summary>
-    public Tensor NewInput(long tokens) => empty([tokens, InFeatures + RankWidth], dtype: _weight.dtype, device: _weight.device);
+    public Tensor NewInput(long tokens) => empty([tokens, InFeatures + RankWidth], dtype: _dtype, device: _device);
 
     /// <summary>The input's own columns: [n, K], in wider rows.</summary>
     public Tensor Columns(Tensor input) => input.narrow(1, 0, InFeatures);
@@ -80,10 +74,10 @@ internal sealed class FoldedProjection : IDisposable
         using var scope = NewDisposeScope();
         if (RankWidth > 0)
         {
-            Aten.Product(Columns(input), _a.t(), input.narrow(1, InFeatures, RankWidth));
+            Aten.Product(Columns(input), _stack.A.t(), input.narrow(1, InFeatures, RankWidth));
         }
 
-        Aten.Product(input, _weight.t(), target);
+        _stack.Forward(input, target);
     }
 
     /// <summary>u [n, P] as <see cref="Forward"/> left it beside the input, to be kept for the backward.</summary>
@@ -93,58 +87,75 @@ internal sealed class FoldedProjection : IDisposable
     public Tensor RanksOf(Tensor x)
     {
         using var scope = NewDisposeScope();
-        return x.mm(_a.t()).MoveToOuterDisposeScope();
+        return x.mm(_stack.A.t()).MoveToOuterDisposeScope();
     }
 
     /// <summary>y and u of an input [n, K] that stands alone, where copying it would cost more than the thin product does.</summary>
     public (Tensor Y, Tensor U) ForwardApart(Tensor x)
     {
-        using var scope = NewDisposeScope();
-        var (y, u) = (x.mm(Columns(_weight).t()), x.mm(_a.t()));
-        if (RankWidth > 0)
-        {
-            y.addmm_(u, _weight.narrow(1, InFeatures, RankWidth).t(), 1f, 1f);
-        }
-
-        return (y.MoveToOuterDisposeScope(), u.MoveToOuterDisposeScope());
+        var u = RanksOf(x);
+        return (_stack.ForwardApart(x, u), u);
     }
 
-    /// <summary>The gradients of the input, [n, K] in wider rows, and of u, [n, P], from that of y [n, N].</summary>
-    public (Tensor Dx, Tensor Du) BackwardInput(Tensor grad)
-    {
-        using var scope = NewDisposeScope();
-        var all = grad.mm(_weight); // [n, K + P]
-        var (dx, du) = (Columns(all), all.narrow(1, InFeatures, RankWidth));
-        if (RankWidth > 0)
-        {
-            dx.addmm_(du, _a, 1f, 1f);
-        }
+    /// <summary>Columns that rows of gradients of the output have beside their own.</summary>
+    public long Room => _stack.Room;
 
-        return (dx.MoveToOuterDisposeScope(), du.MoveToOuterDisposeScope());
-    }
+    /// <summary>Room for an output (and its gradient) of <paramref name="tokens"/> rows and what stands beside it.</summary>
+    public Tensor NewOutput(long tokens) => empty([tokens, OutFeatures + Room], dtype: _dtype, device: _device);
+
+    /// <summary>The output's own columns: [n, N], in wider rows.</summary>
+    public Tensor Output(Tensor rows) => rows.narrow(1, 0, OutFeatures);
+
+    /// <summary>
+    /// The gradients of the input, [n, K], and of u, [n, P], from rows [dy | room] of that of y. With du beside dy, dx =
+    /// [dy | du] [W over A] is one product again.
+    /// </summary>
+    public (Tensor Dx, Tensor Du) BackwardInput(Tensor rows) => _stack.Backward(rows);
 
     /// <summary>The gradient of u alone, for an input that needs none.</summary>
-    public Tensor BackwardRanks(Tensor grad)
-    {
-        using var scope = NewDisposeScope();
-        return grad.mm(_weight.narrow(1, InFeatures, RankWidth)).MoveToOuterDisposeScope(); // [n, P]
-    }
+    public Tensor BackwardRanks(Tensor grad) => grad.mm(_stack.ScaledB); // [n, P]
 
     /// <summary>Adds the gradients of the A's and B's: grad is that of y, x [n, K] the input, u [n, P] what A made of it.</summary>
     public void AddGradients(Tensor grad, Tensor x, Tensor u, Tensor du)
     {
-        if (RankWidth == 0)
+        if (RankWidth > 0)
         {
-            return;
+            using var scope = NewDisposeScope();
+            Add(grad, u, du.t().mm(x));
+        }
+    }
+
+    /// <summary>
+    /// The same where the input is x · rstd · weight, a norm that need not be made again for it: dA = (du · rstd)ᵀ x · weight.
+    /// </summary>
+    public void AddGradients(Tensor grad, Tensor x, Tensor rstd, Tensor weight, Tensor u, Tensor du)
+    {
+        if (RankWidth > 0)
+        {
+            using var scope = NewDisposeScope();
+            var scaled = du.mul(rstd.unsqueeze(1)).to(_dtype); // [n, P]
+            Add(grad, u, scaled.t().mm(x).mul_(weight));
+        }
+    }
+
+    private void Add(Tensor grad, Tensor u, Tensor dA)
+    {
+        var dB = grad.t().mm(u); // [N, P]; only the members' own blocks mean something
+        Collector().Add(dA, dB);
+    }
+
+    /// <summary>Made when the optimizer has made the gradients, and anew should another one make others.</summary>
+    private ILoraCollector Collector()
+    {
+        var gradients = Aten.DataPointer(_members[0].Lora.A.grad!);
+        if (_collector is null || gradients != _gradients)
+        {
+            _collector?.Dispose();
+            _collector = _kernels.CreateCollector([.. _members.SelectMany(member => member.Gradients)]);
+            _gradients = gradients;
         }
 
-        using var scope = NewDisposeScope();
-        var dB = grad.t().mm(u); // [N, P]; only the members' own blocks mean something
-        var dA = du.t().mm(x); // [P, K]
-        foreach (var member in _members)
-        {
-            member.Add(dA, dB);
-        }
+        return _collector;
     }
 
     public void Dispose()
@@ -155,19 +166,20 @@ internal sealed class FoldedProjection : IDisposable
             member.B.Dispose();
         }
 
-        _weight.Dispose();
-        _a.Dispose();
+        _collector?.Dispose();
+        _stack.Dispose();
     }
+
+    /// <summary>Tensor cores want wide rows; a CPU only whole vectors.</summary>
+    private static int RankAlignment(Device device) => device.type is DeviceType.CUDA ? 64 : 8;
 
     private sealed record Member(LoraProjection Lora, Tensor A, Tensor B, int Row, int Column)
     {
         // The block beside W holds s·B, so its gradient is 1/s of B's.
-        private readonly Scalar _scale = Lora.Scale.ToScalar();
-
-        public void Add(Tensor dA, Tensor dB)
-        {
-            Lora.A.grad!.add_(dA.narrow(0, Column, Lora.Rank), TensorArithmetic.One);
-            Lora.B.grad!.add_(dB.narrow(0, Row, Lora.B.size(0)).narrow(1, Column, Lora.Rank), _scale);
-        }
+        public IEnumerable<CollectedBlock> Gradients =>
+        [
+            new(Lora.A.grad!.DetachFromDisposeScope(), FromB: false, Column, 0, 1),
+            new(Lora.B.grad!.DetachFromDisposeScope(), FromB: true, Row, Column, Lora.Scale),
+        ];
     }
 }

@@ -63,12 +63,8 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
         }
     }
 
-    private ITrainingStep Step(SftSettings settings)
-    {
-        var step = TrainingSteps.Create(Causal, adapter, model.Device, spec.Training, spec.Peft, settings, out var why);
-        events.Message(why);
-        return step;
-    }
+    private ITrainingStep Step(SftSettings settings) =>
+        TrainingSteps.Create(Causal, adapter, model.Device, spec.Training, spec.Peft, settings, message => events.Message(message));
 
     private IReadOnlyList<TrainingRow[]> Packed(TrainingData data)
     {

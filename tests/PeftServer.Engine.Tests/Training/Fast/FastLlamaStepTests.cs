@@ -4,6 +4,7 @@ using PeftServer.Engine.Data;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Fast;
 using PeftServer.Engine.Training.Optimizers;
@@ -35,7 +36,7 @@ public sealed class FastLlamaStepTests
         var batch = SftBatch.Of([Row(7, 1), Row(12, 2), Row(1, 3), Row(5, 4)]);
 
         var (loss, gradients) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
-        using var fast = new FastLlamaStep(model, adapter, cpuKernels ? new CpuBlockKernels() : new TensorBlockKernels(), keep ? ActivationMode.Keep : ActivationMode.Recompute);
+        using var fast = new FastLlamaStep(model, adapter, cpuKernels ? new CpuBlockKernels() : new TensorBlockKernels(), keep ? ActivationPlan.Keep : ActivationPlan.Lean);
         var (fastLoss, fastGradients) = Run(fast, batch, adapter, optimizer);
 
         fastLoss.ShouldBe(loss, 1e-4 * Math.Abs(loss));
@@ -63,7 +64,7 @@ public sealed class FastLlamaStepTests
 
         var (loss, gradients) = Run(new AutogradStep(wide, adapter), batch, adapter, optimizer);
         var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
-        using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), keep ? ActivationMode.Keep : ActivationMode.Recompute);
+        using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), keep ? ActivationPlan.Keep : ActivationPlan.Lean);
         var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
 
         fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
@@ -75,9 +76,13 @@ public sealed class FastLlamaStepTests
         }
     }
 
-    [Fact]
-    public void ForwardBackward_LeanWithMoreTokensThanAPass_GivesTheGradientsOfAutograd()
+    public static TheoryData<string, int> Passes => new() { { "Keep", 2048 }, { "Recompute", ActivationPlan.LeanTokens }, { "Offload", 4096 } };
+
+    [Theory]
+    [MemberData(nameof(Passes))]
+    public void ForwardBackward_MoreTokensThanAPass_GivesTheGradientsOfAutograd(string mode, int tokens)
     {
+        var plan = new ActivationPlan(Enum.Parse<ActivationMode>(mode), tokens);
         using var scope = NewDisposeScope();
         using var model = RandomLlama.Create(CPU, ScalarType.Float32);
         using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
@@ -85,13 +90,71 @@ public sealed class FastLlamaStepTests
         var batch = SftBatch.Of([Row(3000, 1), Row(1500, 2), Row(2, 3), Row(40, 4)]);
 
         var (loss, gradients) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
-        using var fast = new FastLlamaStep(model, adapter, new CpuBlockKernels(), ActivationMode.Recompute);
+        using var fast = new FastLlamaStep(model, adapter, new CpuBlockKernels(), plan);
         var (fastLoss, fastGradients) = Run(fast, batch, adapter, optimizer);
 
         fastLoss.ShouldBe(loss, 1e-4 * Math.Abs(loss));
         foreach (var (name, gradient) in gradients)
         {
             Error(fastGradients[name], gradient).ShouldBeLessThan(1e-3f, name);
+        }
+    }
+
+    [Theory]
+    [InlineData(BaseQuantization.Nf4, true, 1e-4, 1e-3)]
+    [InlineData(BaseQuantization.Nf4, false, 1e-4, 1e-3)]
+    [InlineData(BaseQuantization.Fp8, true, 3e-2, 0.4)] // activations and gradients have three bits too, and there are few tokens to even it out
+    [InlineData(BaseQuantization.Fp8, false, 3e-2, 0.4)]
+    public void ForwardBackward_OverAPackedBase_GivesTheGradientsOfAutogradOverTheDecodedOne(BaseQuantization kind, bool keep, double lossError, double gradientError)
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32, layers: 6, quantization: kind);
+        using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        var batch = SftBatch.Of([Row(7, 1), Row(12, 2), Row(1, 3), Row(5, 4)]);
+
+        var (loss, gradients) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
+        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels(), keep ? ActivationPlan.Keep : ActivationPlan.Lean);
+        var (fastLoss, fastGradients) = Run(fast, batch, adapter, optimizer);
+
+        fastLoss.ShouldBe(loss, lossError * Math.Abs(loss));
+        Distance(fastGradients, gradients).ShouldBeLessThan(gradientError);
+    }
+
+    /// <summary>
+    /// The measure is autograd in float32 over the decoded weights; the allowance what bfloat16 costs any code (and for fp8, whose
+    /// activations and gradients have three bits, a share of the whole that few tokens do not even out).
+    /// </summary>
+    [Theory]
+    [InlineData(BaseQuantization.Nf4, 0.01)]
+    [InlineData(BaseQuantization.Fp8, 0.6)]
+    public void ForwardBackward_OverAPackedBaseOnTheGpu_IsAsNearToFloat32AsAutogradInBfloat16(BaseQuantization kind, double allowance)
+    {
+        Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
+        using var scope = NewDisposeScope();
+        var device = Devices.Parse("cuda:0");
+        using var narrow = RandomLlama.Create(device, ScalarType.BFloat16, hidden: 256, heads: 4, groups: 2, headDim: 64, intermediate: 512, layers: 6, quantization: kind);
+        using var wide = RandomLlama.Create(device, ScalarType.Float32, hidden: 256, heads: 4, groups: 2, headDim: 64, intermediate: 512, layers: 6);
+        foreach (var (target, source) in wide.Weights().Zip(narrow.Weights()))
+        {
+            target.Set(source.Value.to(ScalarType.Float32));
+        }
+
+        using var adapter = CreateAdapter(wide, ModuleSelector.AllLinear);
+        using var fastAdapter = CreateAdapter(narrow, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        using var fastOptimizer = new AdamW(fastAdapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        var batch = SftBatch.Of([Row(70, 1), Row(120, 2), Row(1, 3), Row(50, 4)]);
+
+        var (loss, gradients) = Run(new AutogradStep(wide, adapter), batch, adapter, optimizer);
+        var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
+        var rounding = Distance(plainGradients, gradients);
+        foreach (var plan in new[] { ActivationPlan.Keep, ActivationPlan.Lean, ActivationPlan.Offload })
+        {
+            using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), plan);
+            var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
+            fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
+            Distance(fastGradients, gradients).ShouldBeLessThan((1.5 * rounding) + allowance, plan.ToString());
         }
     }
 
@@ -103,7 +166,7 @@ public sealed class FastLlamaStepTests
         using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
         var batch = SftBatch.Of([Row(9, 5)]);
-        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels(), ActivationMode.Keep);
+        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels());
         var (before, _) = Run(fast, batch, adapter, optimizer);
 
         fast.ForwardBackward(batch, 0.1, null);
@@ -123,7 +186,7 @@ public sealed class FastLlamaStepTests
         using var model = RandomLlama.Create(CPU, ScalarType.Float32);
         using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
-        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels(), ActivationMode.Keep);
+        using var fast = new FastLlamaStep(model, adapter, new TensorBlockKernels());
         var batch = SftBatch.Of([Row(9, 6), Row(4, 7)]);
         Step();
         var before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
@@ -159,6 +222,14 @@ public sealed class FastLlamaStepTests
         var gradients = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value.grad!.clone());
         optimizer.ZeroGrad();
         return (loss.item<float>(), gradients);
+    }
+
+    /// <summary>Length of the difference of all gradients together, in units of their length.</summary>
+    private static double Distance(Dictionary<string, Tensor> actual, Dictionary<string, Tensor> expected)
+    {
+        using var scope = NewDisposeScope();
+        double Square(Tensor x) => Math.Pow(x.norm().item<float>(), 2);
+        return Math.Sqrt(expected.Sum(entry => Square(actual[entry.Key].Minus(entry.Value))) / expected.Sum(entry => Square(entry.Value)));
     }
 
     private static float Error(Tensor actual, Tensor expected) =>

@@ -1,0 +1,119 @@
+using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+
+namespace PeftServer.Engine.Training.Fast;
+
+/// <summary>What becomes of a block's activations between forward and backward.</summary>
+internal enum ActivationMode
+{
+    /// <summary>They stay in memory.</summary>
+    Keep,
+
+    /// <summary>Only the block's input stays; the rest is computed again.</summary>
+    Recompute,
+
+    /// <summary>As <see cref="Recompute"/>, with the blocks' inputs in the host's memory: for the longest sequences.</summary>
+    Offload,
+}
+
+/// <summary>
+/// How a batch goes through the fast step: what is kept, and how many tokens go through the model at once. Gradients of the parts add up,
+/// so the result is that of the whole batch; products of a few thousand rows are about as fast as longer ones.
+/// </summary>
+internal readonly record struct ActivationPlan(ActivationMode Mode, int PassTokens)
+{
+    public const int LeanTokens = 4096;
+
+    /// <summary>All activations of the whole batch at once.</summary>
+    public static ActivationPlan Keep => new(ActivationMode.Keep, int.MaxValue);
+
+    public static ActivationPlan Lean => new(ActivationMode.Recompute, LeanTokens);
+
+    public static ActivationPlan Offload => new(ActivationMode.Offload, LeanTokens);
+
+    public override string ToString() => (Mode switch
+    {
+        ActivationMode.Keep => "activations kept",
+        ActivationMode.Recompute => "activations computed again",
+        _ => "activations computed again, the blocks' inputs in the host's memory",
+    }) + (PassTokens < int.MaxValue ? $", {PassTokens} tokens at a time" : "");
+}
+
+/// <summary>Chooses the fastest plan whose memory, by estimate, is there.</summary>
+internal sealed class ActivationPlanner
+{
+    /// <summary>Of the memory that is free, so much may be planned with: allocators leave gaps.</summary>
+    private const double Usable = 0.92;
+
+    private readonly LlamaForCausalLM _model;
+    private readonly ActivationPlan? _fixed;
+    private readonly double _budget;
+
+    private ActivationPlanner(LlamaForCausalLM model, double budget, ActivationPlan? plan) => (_model, _budget, _fixed) = (model, budget, plan);
+
+    /// <summary>Plans for the memory that is free now on the device of the model, which is to hold all but activations by then.</summary>
+    public static ActivationPlanner ForFreeMemory(LlamaForCausalLM model) => new(
+        model, Usable * (model.Device.type is DeviceType.CUDA ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes), null);
+
+    public static ActivationPlanner Always(ActivationPlan plan, LlamaForCausalLM model) => new(model, 0, plan);
+
+    /// <summary>The plan for a batch, and why.</summary>
+    public (ActivationPlan Plan, string Why) For(SftBatch batch)
+    {
+        if (_fixed is { } plan)
+        {
+            return (plan, "as told");
+        }
+
+        var (tokens, longest) = (batch.TokenCount, batch.Sequences.Max(sequence => sequence.Length));
+        foreach (var candidate in Candidates(tokens, longest))
+        {
+            var need = Bytes(candidate, Math.Min(tokens, Math.Max(candidate.PassTokens, longest)));
+            if (need <= _budget || candidate == Last)
+            {
+                return (candidate, FormattableString.Invariant(
+                    $"a batch of {tokens} tokens (longest row {longest}) takes about {need / (1L << 30):0.0} GiB so, of {_budget / (1L << 30):0.0} GiB to be had"));
+            }
+        }
+
+        throw new System.Diagnostics.UnreachableException();
+    }
+
+    private ActivationPlan Last => _model.Device.type is DeviceType.CUDA ? ActivationPlan.Offload : ActivationPlan.Lean;
+
+    private IEnumerable<ActivationPlan> Candidates(int tokens, int longest)
+    {
+        yield return ActivationPlan.Keep;
+        for (var pass = 16_384; pass >= ActivationPlan.LeanTokens; pass /= 2)
+        {
+            if (pass < tokens && pass >= longest)
+            {
+                yield return new ActivationPlan(ActivationMode.Keep, pass);
+            }
+        }
+
+        yield return ActivationPlan.Lean;
+        yield return Last;
+    }
+
+    /// <summary>Bytes beside the weights when <paramref name="tokens"/> go through the model at once.</summary>
+    private double Bytes(ActivationPlan plan, int tokens)
+    {
+        var (config, heads) = (_model.Config, _model.model.layers[0].self_attn.Heads);
+        double element = _model.Dtype is ScalarType.Float32 ? 4 : 2;
+        double hidden = _model.HiddenSize, intermediate = config.Int("intermediate_size");
+        var attention = heads.Width + heads.QueryWidth;
+        var kept = plan.Mode switch
+        {
+            ActivationMode.Keep => ((2 * hidden) + attention + (2 * intermediate) + 256) * element, // a few ranks stand beside them
+            ActivationMode.Recompute => hidden * element,
+            _ => 0,
+        };
+
+        // One block at work: about ten rows of the stream, attention forward and backward (its sums of dq are float32), and the feed-forward.
+        var wide = plan.Mode is ActivationMode.Keep ? tokens : Math.Min(tokens, ActivationPlan.LeanTokens);
+        var work = (tokens * ((10 * hidden) + (3 * attention) + (4 * heads.QueryWidth)) * element) + (wide * 5 * intermediate * element);
+        var scores = 2.5 * Math.Min(tokens, 4096) * config.VocabSize * element;
+        return (tokens * kept * _model.LayerCount) + Math.Max(work, scores) + (64 << 20);
+    }
+}
