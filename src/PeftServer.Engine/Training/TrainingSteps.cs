@@ -31,6 +31,7 @@ internal static class TrainingSteps
 
     private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings) =>
         !arguments.Fast ? "training.fast is false"
+        : arguments.NeftuneNoiseAlpha > 0 ? "neftune_noise_alpha is set"
         : settings != new SftSettings() ? "the loss is not the plain one"
         : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0) is { } obstacle ? obstacle
         : device.type is DeviceType.CUDA ? CudaObstacle((LlamaForCausalLM)model, arguments)

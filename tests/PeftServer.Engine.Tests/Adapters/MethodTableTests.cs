@@ -31,6 +31,7 @@ public sealed partial class MethodTableTests : IDisposable
     {
         ["ADAPTERS vera"] = ("""{ "config": "vera[attn_matrices=['q']]" }""", "q alone"),
         ["CPT"] = ($$"""{ "cpt_token_ids": [{{string.Join(", ", Enumerable.Range(5, 20))}}] }""", "20 tokens"),
+        ["TRAINABLE_TOKENS"] = ("""{ "token_indices": [128000, 128001] }""", "2 tokens"),
         ["XLORA"] = ("""{ "adapters": { "0": "a", "1": "b" } }""", "two LoRAs as experts, whose files come on top"),
     };
 
