@@ -237,6 +237,9 @@ public sealed class PretrainedConfig
         return node is JsonValue value && value.TryGetValue<T>(out var result) ? result : throw Wrong(name, node, $"a {typeof(T).Name}");
     }
 
+    private static long? Whole(JsonValue value) =>
+        long.TryParse(value.ToJsonString(), System.Globalization.NumberStyles.AllowLeadingSign, System.Globalization.CultureInfo.InvariantCulture, out var number) ? number : null;
+
     private JsonNode? Field(string name)
     {
         _read.Add(name);
