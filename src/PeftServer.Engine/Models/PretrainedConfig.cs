@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Weights;
@@ -105,6 +106,14 @@ public sealed class PretrainedConfig
     public IReadOnlyList<string> TextsOrParts(string name, char between) =>
         Field(name) is JsonValue ? Text(name).Split(between, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) : Texts(name);
 
+    /// <summary>The same with other classes: their names by their number, as <c>id2label</c> has them.</summary>
+    public PretrainedConfig WithLabels(IReadOnlyList<string> labels)
+    {
+        var fields = _fields.DeepClone().AsObject();
+        fields["id2label"] = new JsonObject(labels.Select((label, id) => KeyValuePair.Create(id.ToString(CultureInfo.InvariantCulture), (JsonNode?)label)));
+        return new PretrainedConfig(fields);
+    }
+
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => Field("id2label") is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);
 
@@ -157,7 +166,7 @@ public sealed class PretrainedConfig
                 "vocab_size" or "max_position_embeddings" or "n_positions" or "seq_length" => 1 << 28,
                 _ => 0,
             };
-            if (limit > 0 && value is JsonValue number && (Whole(number) is not { } size || size < 1 || size > limit))
+            if (limit > 0 && value is JsonValue number && (!IsWhole(number, out var size) || size < 1 || size > limit))
             {
                 throw new CheckpointException($"config.json: {name} is {Short(value)}, but must be a whole number from 1 to {limit}.");
             }
@@ -165,30 +174,24 @@ public sealed class PretrainedConfig
 
         foreach (var name in (string[])["num_local_experts", "num_experts", "relative_attention_num_buckets", "position_buckets", "type_vocab_size", "max_relative_positions"])
         {
-            if (_fields[name] is JsonValue number && (Whole(number) is not { } size || size < -1 || size > 1 << 16))
+            if (_fields[name] is JsonValue number && (!IsWhole(number, out var size) || size < -1 || size > 1 << 16))
             {
                 throw new CheckpointException($"config.json: {name} is {Short(number)}, but must be a whole number up to {1 << 16}.");
             }
         }
     }
 
-    /// <summary>
-    /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
-    /// the one that was trained.
-    /// </summary>
-    internal void RefuseUnread()
+    /// <summary>A number that was read, or one that was put in the place of one.</summary>
+    private static bool IsWhole(JsonValue number, out long size)
     {
-        foreach (var (name, value) in _fields)
+        if (number.TryGetValue(out size))
         {
-            if (_sections.TryGetValue(name, out var section))
-            {
-                section.RefuseUnread();
-            }
-            else if (!_read.Contains(name) && !UnreadFields.MayIgnore(name, value, isNested: _path.Length > 0))
-            {
-                throw new CheckpointException($"config.json: {_path}{name} = {Short(value!)} is not supported; this model would be computed without it.");
-            }
+            return true;
         }
+
+        var isSmall = number.TryGetValue<int>(out var small);
+        size = small;
+        return isSmall;
     }
 
     /// <summary>
@@ -214,6 +217,25 @@ public sealed class PretrainedConfig
         return new PretrainedConfig(fields);
     }
 
+    /// <summary>
+    /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
+    /// the one that was trained.
+    /// </summary>
+    internal void RefuseUnread()
+    {
+        foreach (var (name, value) in _fields)
+        {
+            if (_sections.TryGetValue(name, out var section))
+            {
+                section.RefuseUnread();
+            }
+            else if (!_read.Contains(name) && !UnreadFields.MayIgnore(name, value, isNested: _path.Length > 0))
+            {
+                throw new CheckpointException($"config.json: {_path}{name} = {Short(value!)} is not supported; this model would be computed without it.");
+            }
+        }
+    }
+
     internal CheckpointException Unsupported(string name, object value) =>
         new($"config.json: {name} = {value} is not supported for {ModelType}.");
 
@@ -227,9 +249,6 @@ public sealed class PretrainedConfig
 
         return node is JsonValue value && value.TryGetValue<T>(out var result) ? result : throw Wrong(name, node, $"a {typeof(T).Name}");
     }
-
-    private static long? Whole(JsonValue value) =>
-        long.TryParse(value.ToJsonString(), System.Globalization.NumberStyles.AllowLeadingSign, System.Globalization.CultureInfo.InvariantCulture, out var number) ? number : null;
 
     private JsonNode? Field(string name)
     {
