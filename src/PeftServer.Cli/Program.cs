@@ -7,6 +7,7 @@ Command[] commands =
 [
     DemoCommand.Create(),
     UpCommand.Create(),
+    DataCommand.Create(),
     TrainCommand.Create(),
     GenerateCommand.Create(),
     ExportCommand.Create(),

@@ -13,6 +13,8 @@ public sealed class CommandLineTests
     [InlineData("up --set Wrker:Devices=cpu", "Worker:Devices")]
     [InlineData("up --set Worker:Devices", "--set Section:Key=value")]
     [InlineData("up --set Api:Url=http://127.0.0.1:1", "--port")]
+    [InlineData("data check --format alpacca rows.jsonl", "alpaca")]
+    [InlineData("data check nothing.jsonl", "nothing.jsonl")]
     [InlineData("", "--help")]
     public async Task Run_WhatItDoesNotKnow_IsAnErrorWithARemedy(string arguments, string remedy)
     {
@@ -44,9 +46,11 @@ public sealed class CommandLineTests
     [InlineData("worker")]
     [InlineData("inference")]
     [InlineData("export")]
+    [InlineData("data check")]
+    [InlineData("data preview")]
     public async Task Help_Command_ShowsExamples(string command)
     {
-        await using var program = PeftServerProgram.Start(command, "--help");
+        await using var program = PeftServerProgram.Start([.. command.Split(' '), "--help"]);
 
         (await program.ExitedAsync(Limit)).ShouldBe(ExitCode.Done);
         program.Output.ShouldContain($"Examples:\n  peftserver {command}");

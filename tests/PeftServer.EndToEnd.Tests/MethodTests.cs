@@ -12,10 +12,18 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
     {
         ["C3A"] = """{ "block_size": 64 }""",
         ["CPT"] = """{ "cpt_token_ids": [5, 6, 7, 8], "cpt_tokens_type_mask": [1, 2, 3, 4] }""",
+        ["LORA corda"] = """{ "init_lora_weights": "corda" }""",
+        ["LORA dora"] = """{ "use_dora": true }""",
+        ["LORA eva"] = """{ "init_lora_weights": "eva" }""",
+        ["LORA layers"] = """{ "layer_replication": [[0, 2], [1, 2]] }""",
+        ["TRAINABLE_TOKENS"] = """{ "token_indices": [5, 6] }""",
         ["VBLORA"] = """{ "vector_length": 64 }""",
     };
 
-    public static TheoryData<string> Methods => [.. AdapterConfig.Types.Keys];
+    public static TheoryData<string> Methods => [.. Rows];
+
+    /// <summary>The methods, and options of LoRA that need more of a worker or of serving.</summary>
+    private static IEnumerable<string> Rows => AdapterConfig.Types.Keys.Union(Settings.Keys);
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -46,9 +54,9 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
             _program = await PeftServerProgram.UpAsync(_sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu");
             Api = new ApiClient(_program.Address("api"), apiKey: null);
             var rows = Enumerable.Range(1, 4).Select(i =>
-                $$"""{"messages": [{"role": "user", "content": "{{i}} free prizes for you"}, {"role": "assistant", "content": "spam"}]}""");
+                $$"""{"messages": [{"role": "user", "content": "{{i}} free prizes for you, and a long letter about each: what it is worth, who has won one, and where to send your money"}, {"role": "assistant", "content": "spam"}]}""");
             _file = await Api.UploadAsync(_sandbox.Write("spam.jsonl", string.Join('\n', rows) + "\n"), Token);
-            foreach (var method in AdapterConfig.Types.Keys.Where(method => method != "XLORA").OrderByDescending(method => method == "LORA"))
+            foreach (var method in Rows.Where(method => method != "XLORA").OrderByDescending(method => method == "LORA"))
             {
                 _jobs[method] = await StartAsync(method, JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject());
             }
@@ -91,7 +99,7 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
 
         private Task<string> StartAsync(string method, JsonObject settings)
         {
-            settings["peft_type"] = method;
+            settings["peft_type"] = method.Split(' ')[0];
             return Api.CreateJobAsync(new JsonObject
             {
                 ["model"] = "tiny-llama",

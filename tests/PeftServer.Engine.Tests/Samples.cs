@@ -13,6 +13,9 @@ internal static class Samples
 
     public static string Spam => Path.Combine(RepositoryRoot, "deploy", "samples", "datasets", "spam");
 
+    /// <summary>The reference cases: tiny models, tokenizers.</summary>
+    public static string Goldens => Path.Combine(RepositoryRoot, "tests", "Goldens");
+
     /// <summary>The tokenizer of the sample model.</summary>
     public static Tokenizer Tokenizer => Loaded.Value;
 

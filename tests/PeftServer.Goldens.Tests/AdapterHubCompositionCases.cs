@@ -2,7 +2,6 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Adapters.AdapterHub.Composition;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Weights;
 
 namespace PeftServer.Goldens.Tests;
 

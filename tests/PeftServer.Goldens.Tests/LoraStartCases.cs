@@ -83,6 +83,33 @@ public sealed class LoraStartCases
         Should.Throw<AdapterException>(() => AdapterFile.Load(Path.Combine(golden.Folder, "trained"), model)).Field.ShouldBe("init_lora_weights");
     }
 
+    /// <summary>What methods draw from a seed of their own, or follows from the weight with a sign that is free.</summary>
+    public static TheoryData<string, string> Draws => !GoldenFolder.Takes("adapters", "frod") ? [] : new()
+    {
+        { "frod", "frod_s_indices" }, { "tinylora", "tinylora_P" }, { "tinylora", "tinylora_A" }, { "osf", "V_low" }, { "osf", "S_low" }, { "adamss", "adamss_newB" },
+    };
+
+    [Theory(SkipTestWithoutData = true)]
+    [MemberData(nameof(Draws))]
+    public void Initialize_FromASeed_DrawsWhatPeftDraws(string name, string tensor)
+    {
+        using var scope = NewDisposeScope();
+        using var golden = new Golden(GoldenFolder.PathOf("adapters", name));
+        using var model = Llama();
+        using var adapter = Started(golden, model);
+        using var file = SafetensorsFile.Open(Path.Combine(golden.Folder, "init", AdapterFile.WeightsName));
+
+        var checkedNames = adapter.State.Where(entry => entry.Key.Contains(tensor, StringComparison.Ordinal)).ToList();
+
+        checkedNames.ShouldNotBeEmpty();
+        foreach (var (key, weight) in checkedNames)
+        {
+            var (ours, theirs) = (weight.Value.to(ScalarType.Float32), file.Tensor(key).to(ScalarType.Float32));
+            ours = ours.dim() == 2 && tensor is "tinylora_A" or "V_low" or "adamss_newB" ? ours.mul(ours.mul(theirs).sum(1).sign().unsqueeze(1)) : ours;
+            Golden.ShouldAgree(key, ours, theirs, 1e-3);
+        }
+    }
+
     private static Adapter Started(Golden golden, PretrainedModel model)
     {
         var config = AdapterFile.ReadConfig(Path.Combine(golden.Folder, "init"));

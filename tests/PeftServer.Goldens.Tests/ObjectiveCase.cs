@@ -21,11 +21,12 @@ internal abstract class ObjectiveCase(Golden golden)
     public static ObjectiveCase Of(Golden golden, PretrainedModel model, Adapter adapter)
     {
         var objective = golden.Meta.GetProperty("objective").GetString();
-        if (model is not CausalLanguageModel causal || golden.Meta.GetProperty("kind").GetString() is not "causal")
+        if (model is ClassificationModel reader)
         {
-            throw new NotSupportedException($"The objective '{objective}' of this case needs a head that is not supported yet.");
+            return objective is "reward" ? new RewardCase(golden, reader, adapter) : new EmbeddingCase(golden, reader, adapter);
         }
 
+        var causal = (CausalLanguageModel)model;
         return objective switch
         {
             "sft" => new SftCase(golden, causal, adapter),
@@ -222,4 +223,36 @@ internal sealed class GrpoCase(Golden golden, CausalLanguageModel model, Adapter
         SapoTemperatureNeg = Setting<double>("sapo_temperature_neg"),
         SapoTemperaturePos = Setting<double>("sapo_temperature_pos"),
     };
+}
+
+internal sealed class RewardCase(Golden golden, ClassificationModel model, Adapter adapter) : ObjectiveCase(golden)
+{
+    public override IReadOnlyList<ObjectiveResult> MicroBatches()
+    {
+        using var batch = ForwardBatch.Packed(Golden.Rows().Rows, [adapter], CPU);
+        var margins = Golden.Has("margin") ? Golden["margin"] : null;
+        return [Reward.Loss(model.Predict(batch).squeeze(-1), margins, new RewardSettings { CenterRewardsCoefficient = Setting<double?>("center_rewards_coefficient") })];
+    }
+}
+
+internal sealed class EmbeddingCase(Golden golden, ClassificationModel model, Adapter adapter) : ObjectiveCase(golden)
+{
+    public override IReadOnlyList<ObjectiveResult> MicroBatches()
+    {
+        var columns = Enumerable.Range(0, 3).Where(column => Golden.Has($"column{column}.input_ids")).Select(Embedded).ToList();
+        var settings = new EmbeddingSettings
+        {
+            Scale = Setting<double>("scale"),
+            Symmetric = Setting<string[]>("directions") is { Length: 2 },
+        };
+        return Setting<string>("loss") is "CoSENTLoss"
+            ? [Contrastive.CosentLoss(columns[0], columns[1], Golden["labels"].data<float>().ToArray(), settings)]
+            : [Contrastive.Loss(columns, settings)];
+    }
+
+    private Tensor Embedded(int column)
+    {
+        using var batch = ForwardBatch.Packed(Golden.Rows($"column{column}.input_ids", $"column{column}.attention_mask").Rows, [adapter], CPU);
+        return Pooling.Mean(model.Predict(batch), batch);
+    }
 }

@@ -15,7 +15,8 @@ public sealed class ObjectiveCases
     {
         using var golden = new Golden(GoldenFolder.PathOf("objectives", name));
         using var scope = NewDisposeScope();
-        using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32);
+        var isReward = golden.Meta.GetProperty("kind").GetString() is "reward"; // one number: a head that the base lacks and the adapter brings
+        using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32, isReward ? ModelHead.SequenceClassification : null, labels: isReward ? ["reward"] : null);
         using var adapter = AdapterFile.Load(Path.Combine(golden.Folder, "init"), model);
         var rate = golden.Meta.GetProperty("optimizer").GetProperty("lr").GetDouble();
         var objective = ObjectiveCase.Of(golden, model, adapter);

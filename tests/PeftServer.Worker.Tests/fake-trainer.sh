@@ -15,7 +15,10 @@ event() { # type message data
 listen() {
   read -r -t 0.1 command
   case $? in
-    0) [ "$command" = cancel ] && { event cancelled "Cancelled" null; exit 0; } ;;
+    0)
+      [ "$command" = cancel ] && { event cancelled "Cancelled" null; exit 0; }
+      [ "$command" = pause ] && { event paused "Paused" null; exit 0; }
+      ;;
     1) exit 0 ;;
   esac
 }

@@ -50,11 +50,12 @@ public sealed class TestDatabase(TestCluster cluster) : IAsyncLifetime
     }
 
     /// <summary>A job as the api would store it, with files that nobody opens.</summary>
-    public static FineTuningJob NewJob(string? trainingFile = null, string baseModel = "tiny-llama") => new()
+    public static FineTuningJob NewJob(string? trainingFile = null, string baseModel = "tiny-llama", TrainingMethod? method = null) => new()
     {
         BaseModel = baseModel,
         TrainingFile = trainingFile ?? PublicId.NewFile(),
         Peft = new LoraConfig { TaskType = TaskType.CausalLm, R = 4, TargetModules = ModuleSelector.AllLinear },
+        Method = method ?? new TrainingMethod(),
         Training = new TrainingArguments { MaxSteps = 3 },
         Request = """{"model": "tiny-llama"}""",
     };

@@ -1,9 +1,13 @@
+using System.Reflection;
 using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using Microsoft.OpenApi;
 using PeftServer.Api.FineTuning;
 using PeftServer.Engine;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Evaluation.Graders;
+using PeftServer.Engine.Training.Objectives;
 using Swashbuckle.AspNetCore.SwaggerGen;
 
 namespace PeftServer.Api.Documentation;
@@ -54,9 +58,10 @@ internal static class ApiDocumentation
 
         swagger.SupportNonNullableReferenceTypes();
         swagger.UseOneOfForPolymorphism();
-        swagger.SelectSubTypesUsing(type => type == typeof(AdapterConfig) ? AdapterConfig.Types.Values : []);
-        swagger.SelectDiscriminatorNameUsing(_ => "peft_type");
-        swagger.SelectDiscriminatorValueUsing(type => AdapterConfig.Types.FirstOrDefault(method => method.Value == type).Key);
+        swagger.SelectSubTypesUsing(type => type == typeof(AdapterConfig) || type == typeof(Grader) ? DerivedTypes(type).Select(line => line.DerivedType) : []);
+        swagger.SelectDiscriminatorNameUsing(type => type.GetCustomAttribute<JsonPolymorphicAttribute>()?.TypeDiscriminatorPropertyName ?? "type");
+        swagger.SelectDiscriminatorValueUsing(type => type.BaseType is { } parent
+            ? (string?)DerivedTypes(parent).Concat(DerivedTypes(parent.BaseType ?? parent)).FirstOrDefault(line => line.DerivedType == type)?.TypeDiscriminator : null);
         MapValues(swagger);
         swagger.OperationFilter<DocumentedOperation>();
         swagger.SchemaFilter<DocumentedSchema>();
@@ -72,6 +77,8 @@ internal static class ApiDocumentation
         });
     }
 
+    private static IEnumerable<JsonDerivedTypeAttribute> DerivedTypes(Type type) => type.GetCustomAttributes<JsonDerivedTypeAttribute>(inherit: false);
+
     // Types with a JSON form of their own.
     private static void MapValues(SwaggerGenOptions swagger)
     {
@@ -81,6 +88,7 @@ internal static class ApiDocumentation
         swagger.MapType<LoraInit>(() => OneOf("true, false, or a name.", new OpenApiSchema { Type = JsonSchemaType.Boolean }, Text("gaussian")));
         swagger.MapType<OneOrMany<int>>(() => OneOf("One, or a list.", Whole(), ListOf(Whole())));
         swagger.MapType<OneOrMany<string>>(() => OneOf("One, or a list.", Text(), ListOf(Text())));
+        swagger.MapType<OneOrMany<DpoLossType>>(() => OneOf("One, or a list.", Text("sigmoid"), ListOf(Text())));
         swagger.MapType<JsonNode>(() => new OpenApiSchema());
         swagger.MapType<JsonObject>(() => new OpenApiSchema { Type = JsonSchemaType.Object });
     }

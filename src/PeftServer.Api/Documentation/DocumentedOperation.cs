@@ -63,7 +63,7 @@ internal sealed class DocumentedOperation : IOperationFilter
             {
                 Type = JsonSchemaType.String,
                 Format = "binary",
-                Description = "JSON Lines: a chat, or a prompt with its completion, a line.",
+                Description = "Rows as JSON Lines, a JSON array, CSV or Parquet; plain, gzip or zstd. Their format is known by their fields: see `peftserver data check`.",
             },
             ["purpose"] = new OpenApiSchema { Type = JsonSchemaType.String, Enum = ["fine-tune"], Default = "fine-tune" },
         },

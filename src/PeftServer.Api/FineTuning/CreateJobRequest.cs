@@ -23,7 +23,7 @@ public sealed record CreateJobRequest
     /// <summary>Draws of initial weights, order of rows and dropout: the same seed gives the same bytes on one machine.</summary>
     public int? Seed { get; init; }
 
-    /// <summary>The objective with OpenAI's hyperparameters. Absent: supervised.</summary>
+    /// <summary>The objective, its settings, and OpenAI's hyperparameters. Absent: supervised.</summary>
     public FineTuneMethod? Method { get; init; }
 
     /// <summary>OpenAI's older place for the hyperparameters; <c>method</c> is the newer one.</summary>
@@ -45,32 +45,11 @@ public sealed record CreateJobRequest
     public TrainingArguments? Training { get; init; }
 }
 
-/// <summary>An objective and its hyperparameters.</summary>
-public sealed record FineTuneMethod
-{
-    /// <summary><c>supervised</c>.</summary>
-    public required string Type { get; init; }
-
-    /// <summary>Settings of supervised fine-tuning.</summary>
-    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public SupervisedMethod? Supervised { get; init; }
-
-    /// <summary>Direct preference optimisation: not supported yet.</summary>
-    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public JsonElement? Dpo { get; init; }
-
-    /// <summary>Reinforcement fine-tuning: not supported yet.</summary>
-    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public JsonElement? Reinforcement { get; init; }
-}
-
-public sealed record SupervisedMethod
-{
-    public Hyperparameters? Hyperparameters { get; init; }
-}
-
-/// <summary>OpenAI's three hyperparameters. Each is a number or <c>"auto"</c>: the server's default.</summary>
-public sealed record Hyperparameters
+/// <summary>
+/// OpenAI's three hyperparameters. Each is a number or <c>"auto"</c>: picked by the data, the method and the model once the files are checked; the job's events say
+/// what and why. Left out: the default.
+/// </summary>
+public record Hyperparameters
 {
     /// <summary>Rows to an optimizer step, 1 to 256. The same as <c>training.per_device_train_batch_size</c>.</summary>
     public AutoNumber? BatchSize { get; init; }

@@ -1,7 +1,10 @@
+using System.Text.Json;
+using Hangfire;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
 using PeftServer.Api.Documentation;
 using PeftServer.Core;
+using PeftServer.Core.Data;
 using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
@@ -24,6 +27,9 @@ internal static class JobEndpoints
                 .WithParameter("metadata[key]", "Only jobs that carry this pair of metadata; `metadata=null`: only jobs without any.").ProducesErrors(400);
             jobs.MapGet("/{id}", GetAsync).WithName("GetFineTuningJob").WithSummary("Look at a job").ProducesErrors(404);
             jobs.MapPost("/{id}/cancel", CancelAsync).WithName("CancelFineTuningJob").WithSummary("Cancel a job").ProducesErrors(404, 409);
+            jobs.MapPost("/{id}/pause", PauseAsync).WithName("PauseFineTuningJob").WithSummary("Pause a job")
+                .WithDescription("A running job writes a checkpoint and frees its device; a waiting one is passed over.").ProducesErrors(404, 409);
+            jobs.MapPost("/{id}/resume", ResumeAsync).WithName("ResumeFineTuningJob").WithSummary("Resume a paused job").ProducesErrors(404, 409);
             jobs.MapGet("/{id}/events", JobEvents.GetAsync).WithName("ListFineTuningEvents").WithSummary("List a job's events, or follow them")
                 .WithDescription("Newest first; with `Accept: text/event-stream` a stream from the first event on, or from behind `Last-Event-ID`, that ends with the job.")
                 .WithPaging(usual: 20, most: 1000).WithHeader("Last-Event-ID", "Number of the last event that was seen.")
@@ -65,6 +71,52 @@ internal static class JobEndpoints
                 $"The job is over: it has {job.State.ToString().ToLowerInvariant()}. There is nothing to cancel.",
                 code: "job_not_cancellable");
     }
+
+    private static async Task<Results<Ok<JobObject>, ApiError>> PauseAsync(
+        string id, JobStore jobs, JobPresenter present, CancellationToken cancellationToken)
+    {
+        if (await jobs.PauseAsync(Tenancy.DefaultProject, id, cancellationToken) is not var (job, accepted))
+        {
+            return NoJob(id);
+        }
+
+        return accepted || job.State is JobState.Paused
+            ? TypedResults.Ok(present.ToObject(job))
+            : ApiError.Conflict($"A job that is {NameOf(job.State)} cannot be paused; one that is queued or running can.", code: "job_not_pausable");
+    }
+
+    private static async Task<Results<Ok<JobObject>, ApiError>> ResumeAsync(
+        string id, JobStore jobs, JobAlarms alarms, JobPresenter present, CancellationToken cancellationToken)
+    {
+        if (await jobs.ResumeAsync(Tenancy.DefaultProject, id, cancellationToken) is not var (job, accepted))
+        {
+            return NoJob(id);
+        }
+
+        if (accepted && job.State is JobState.Queued)
+        {
+            Ring(alarms);
+        }
+
+        // Sent twice, as clients do after a lost answer, it is as good as once.
+        return accepted || job.State is JobState.Queued or JobState.Running
+            ? TypedResults.Ok(present.ToObject(job))
+            : ApiError.Conflict($"The job is {NameOf(job.State)}; only a paused one can be resumed.", code: "job_not_resumable");
+    }
+
+    // The row is there; were the alarm lost, a worker's sweep would find it.
+    private static void Ring(JobAlarms alarms)
+    {
+        try
+        {
+            alarms.EnqueueTraining();
+        }
+        catch (Exception e) when (e is BackgroundJobClientException || DatabaseFaults.IsPassing(e))
+        {
+        }
+    }
+
+    private static string NameOf(JobState state) => JsonNamingPolicy.SnakeCaseLower.ConvertName(state.ToString());
 
     private static async Task<Results<Ok<ListObject<CheckpointObject>>, ApiError>> CheckpointsAsync(
         string id, PageQuery page, JobStore jobs, CancellationToken cancellationToken)

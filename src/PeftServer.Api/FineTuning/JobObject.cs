@@ -59,6 +59,7 @@ public sealed record JobObject
 
     public string? EvalId { get; init; }
 
+    /// <summary>The objective and its settings, with every default filled in.</summary>
     public required FineTuneMethod Method { get; init; }
 
     /// <summary>The PEFT method with all its settings: what goes into adapter_config.json.</summary>
@@ -72,7 +73,7 @@ public sealed record JobObject
 
     public static JobObject From(FineTuningJob job, string organization, bool strictNull)
     {
-        var hyperparameters = new JobSettings(job.Peft, job.Training).ToHyperparameters();
+        var hyperparameters = new JobSettings(job.Peft, job.Method, job.Training, job.AutoSettings).ToHyperparameters();
         return new()
         {
             Id = job.Id,
@@ -91,7 +92,7 @@ public sealed record JobObject
             UserProvidedSuffix = job.Suffix,
             Seed = job.Training.Seed,
             Metadata = job.Metadata,
-            Method = new() { Type = "supervised", Supervised = new() { Hyperparameters = hyperparameters } },
+            Method = FineTuneMethod.From(job.Method, hyperparameters),
             Peft = job.Peft,
             Training = job.Training,
             Progress = JobProgress.From(job),

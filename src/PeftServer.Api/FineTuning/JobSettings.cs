@@ -1,11 +1,12 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using System.Text.RegularExpressions;
-using PeftServer.Core;
 using PeftServer.Core.Http;
+using PeftServer.Engine;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Training;
+using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Api.FineTuning;
 
@@ -13,7 +14,7 @@ namespace PeftServer.Api.FineTuning;
 /// What a create request comes to: PEFT's and TrainingArguments' records with every default filled in, as they are
 /// stored, shown and trained with. OpenAI's hyperparameters are another way to say three of their fields.
 /// </summary>
-internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments Training)
+internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Method, TrainingArguments Training, IReadOnlyList<string> Auto)
 {
     private static readonly TrainingArguments Defaults = new();
 
@@ -26,19 +27,47 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments
         CheckNamedTwice(request, document, faults);
 
         var peft = request.Peft ?? new LoraConfig();
-        var settings = new JobSettings(peft with { TaskType = peft.TaskType ?? TaskType.CausalLm }, Merge(request));
+        var method = request.Method?.ToTraining() ?? new TrainingMethod();
+        if (peft.TaskType is { } task && task != method.TaskType)
+        {
+            faults.Add(new(
+                $"peft.task_type is {Text(JsonSerializer.SerializeToElement(task, PeftJson.Options))}; a job of method.type '{Text(JsonSerializer.SerializeToElement(method.Type, PeftJson.Options))}' trains for {Text(JsonSerializer.SerializeToElement(method.TaskType, PeftJson.Options))}. Leave it out.",
+                "peft.task_type", "invalid_value"));
+        }
+
+        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request));
         faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
+        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, method.Faults()));
         faults.AddRange(Ranges("training", settings.Training, settings.Training.Faults()));
+        if (request.ValidationFile is null && settings.Training.NeedsEvaluation is { } field)
+        {
+            faults.Add(new($"training.{field} needs evaluations. Add validation_file, or leave it out.", $"training.{field}", "invalid_value"));
+        }
+
         return (settings, faults);
     }
 
-    /// <summary>The resolved settings in OpenAI's three words.</summary>
+    /// <summary>The settings in OpenAI's three words; "auto" where one is yet to be picked.</summary>
     public Hyperparameters ToHyperparameters() => new()
     {
-        BatchSize = new(Training.PerDeviceTrainBatchSize * Training.GradientAccumulationSteps),
-        LearningRateMultiplier = new(Math.Round(Training.LearningRate / Defaults.LearningRate, 6)),
-        NEpochs = new(Math.Max(1, Math.Ceiling(Training.NumTrainEpochs))), // whole in OpenAI's API; training says it exactly
+        BatchSize = Shown(AutoSettings.BatchSize, Training.PerDeviceTrainBatchSize * Training.GradientAccumulationSteps),
+        LearningRateMultiplier = Shown(AutoSettings.LearningRate, Math.Round(Training.LearningRate / Defaults.LearningRate, 6)),
+        NEpochs = Shown(AutoSettings.Epochs, Math.Max(1, Math.Ceiling(Training.NumTrainEpochs))), // whole in OpenAI's API; training says it exactly
     };
+
+    private AutoNumber Shown(string name, double value) => new(Auto.Contains(name) ? null : value);
+
+    /// <summary>Those that the request names as "auto".</summary>
+    private static List<string> AutoOf(CreateJobRequest request)
+    {
+        bool IsAuto(Func<Hyperparameters, AutoNumber?> field) =>
+            Hyper(request, field) is null && new[] { request.Method?.Hyperparameters, request.Hyperparameters }.Any(given => given is not null && field(given) is { Value: null });
+        var auto = new List<string>();
+        auto.AddRange(IsAuto(h => h.NEpochs) ? [AutoSettings.Epochs] : []);
+        auto.AddRange(IsAuto(h => h.BatchSize) ? [AutoSettings.BatchSize] : []);
+        auto.AddRange(IsAuto(h => h.LearningRateMultiplier) ? [AutoSettings.LearningRate] : []);
+        return auto;
+    }
 
     private static TrainingArguments Merge(CreateJobRequest request)
     {
@@ -56,7 +85,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments
     }
 
     private static double? Hyper(CreateJobRequest request, Func<Hyperparameters, AutoNumber?> field) =>
-        (request.Method?.Supervised?.Hyperparameters is { } newer ? field(newer)?.Value : null)
+        (request.Method?.Hyperparameters is { } newer ? field(newer)?.Value : null)
         ?? (request.Hyperparameters is { } older ? field(older)?.Value : null);
 
     private static void CheckOpenAIFields(CreateJobRequest request, List<ErrorDetail> faults)
@@ -81,31 +110,22 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments
         }
 
         CheckMethod(request.Method, faults);
-        CheckHyperparameters("method.supervised.hyperparameters", request.Method?.Supervised?.Hyperparameters, faults);
+        CheckHyperparameters($"method.{request.Method?.Name}.hyperparameters", request.Method?.Hyperparameters, faults);
         CheckHyperparameters("hyperparameters", request.Hyperparameters, faults);
         CheckMetadata(request.Metadata, faults);
     }
 
     private static void CheckMethod(FineTuneMethod? method, List<ErrorDetail> faults)
     {
-        if (method is null)
-        {
-            return;
-        }
-
-        if (method.Type is not "supervised")
-        {
-            var known = method.Type is "dpo" or "reinforcement";
-            faults.Add(new(
-                $"method.type '{ForeignText.Clean(method.Type, 40)}' is {(known ? "not supported by this server yet" : "unknown")}. Use 'supervised'.",
-                "method.type", "unsupported_value"));
-        }
-
-        foreach (var other in new[] { ("dpo", method.Dpo), ("reinforcement", method.Reinforcement) }.Where(entry => entry.Item2 is not null))
+        foreach (var other in method?.Others ?? [])
         {
             faults.Add(new(
-                $"method.{other.Item1} is not supported by this server yet. Leave it out.",
-                $"method.{other.Item1}", "unsupported_parameter"));
+                $"method.{other} is given, but method.type is '{method!.Name}'. Remove it, or make it the type.", $"method.{other}", "unsupported_parameter"));
+        }
+
+        if (method?.Dpo?.Hyperparameters?.Beta?.Value is not null && method.Dpo.Beta != new DpoSettings().Beta)
+        {
+            faults.Add(new("'method.dpo.beta' and 'method.dpo.hyperparameters.beta' say the same thing. Keep one of them.", "method.dpo.beta", "named_twice"));
         }
     }
 
@@ -160,7 +180,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments
     // Two names of one thing are a 400 even where they agree: the next change would be to one of them.
     private static void CheckNamedTwice(CreateJobRequest request, JsonElement document, List<ErrorDetail> faults)
     {
-        var newer = request.Method?.Supervised?.Hyperparameters;
+        var (newer, method) = (request.Method?.Hyperparameters, request.Method?.Name);
         Pair("n_epochs", newer?.NEpochs, request.Hyperparameters?.NEpochs, "num_train_epochs", "max_steps");
         Pair("batch_size", newer?.BatchSize, request.Hyperparameters?.BatchSize, "per_device_train_batch_size", "gradient_accumulation_steps");
         Pair("learning_rate_multiplier", newer?.LearningRateMultiplier, request.Hyperparameters?.LearningRateMultiplier, "learning_rate");
@@ -171,7 +191,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingArguments
 
         void Pair(string name, AutoNumber? inMethod, AutoNumber? older, params string[] inTraining)
         {
-            var named = new[] { (inMethod, $"method.supervised.hyperparameters.{name}"), (older, $"hyperparameters.{name}") }
+            var named = new[] { (inMethod, $"method.{method}.hyperparameters.{name}"), (older, $"hyperparameters.{name}") }
                 .Where(entry => entry.Item1?.Value is not null).Select(entry => entry.Item2)
                 .Concat(inTraining.Where(field => Names(document, "training", field)).Select(field => $"training.{field}").Take(1)).ToList();
             if (named.Count > 1)

@@ -15,6 +15,8 @@ internal sealed class FineTuningJobConfiguration : IEntityTypeConfiguration<Fine
         job.Property(j => j.DesiredState).HasNameConversion();
         job.Property(j => j.Peft).HasJsonConversion();
         job.Property(j => j.Training).HasJsonConversion();
+        job.Property(j => j.Method).HasJsonConversion().HasDefaultValueSql("""'{"type": "supervised"}'::jsonb"""); // jobs from before there were others
+        job.Property(j => j.AutoSettings).HasJsonConversion().HasDefaultValueSql("'[]'::jsonb");
         job.Property(j => j.Metadata).HasJsonConversion();
         job.Property(j => j.Progress).HasColumnType("jsonb");
         job.Ignore(j => j.Error);

@@ -24,8 +24,14 @@ public sealed class FineTuningJob
     /// <summary>The method and its settings, resolved.</summary>
     public required AdapterConfig Peft { get; init; }
 
-    /// <summary>How to train, resolved: no "auto" is left.</summary>
-    public required TrainingArguments Training { get; init; }
+    /// <summary>What is learnt from the rows, with its settings.</summary>
+    public TrainingMethod Method { get; init; } = new();
+
+    /// <summary>How to train. What is "auto" has a default here until the files are known.</summary>
+    public required TrainingArguments Training { get; set; }
+
+    /// <summary>OpenAI's hyperparameters that are "auto" and not yet picked.</summary>
+    public IReadOnlyList<string> AutoSettings { get; set; } = [];
 
     /// <summary>1 to 64 characters in the name of the model that comes out.</summary>
     public string? Suffix { get; init; }

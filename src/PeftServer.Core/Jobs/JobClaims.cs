@@ -168,6 +168,10 @@ public sealed class JobClaims(IDbContextFactory<PeftDbContext> contexts, JobWrit
         {
             transaction.Cancel();
         }
+        else if (job.DesiredState is JobState.Paused)
+        {
+            transaction.Pause();
+        }
         else if (job.LostLeases >= MaxLostLeases)
         {
             transaction.Fail(new JobError(

@@ -85,25 +85,21 @@ public sealed class JobStore(IDbContextFactory<PeftDbContext> contexts, JobWrite
     /// Cancels: a job that no worker runs at once, a running one through its worker (within 2 s). Returns the job as it is
     /// now, with <c>Accepted</c> false when it was over already; null when there is none.
     /// </summary>
-    public async Task<(FineTuningJob Job, bool Accepted)?> CancelAsync(string projectId, string jobId, CancellationToken cancellationToken)
-    {
-        (FineTuningJob, bool)? outcome = null;
-        await writer.LockedAsync(
-            jobId,
-            transaction =>
-            {
-                if (transaction.Job.ProjectId != projectId)
-                {
-                    return Task.FromResult(false);
-                }
+    public Task<(FineTuningJob Job, bool Accepted)?> CancelAsync(string projectId, string jobId, CancellationToken cancellationToken) =>
+        ChangeAsync(projectId, jobId, TryCancel, cancellationToken);
 
-                var accepted = TryCancel(transaction);
-                outcome = (transaction.Job, accepted);
-                return Task.FromResult(accepted);
-            },
-            cancellationToken);
-        return outcome;
-    }
+    /// <summary>
+    /// Pauses: a job that waits at once, a running one through its worker, which has it write a checkpoint. Returns the job as it is now, with <c>Accepted</c>
+    /// false when it is over or its files are still checked; null when there is none.
+    /// </summary>
+    public Task<(FineTuningJob Job, bool Accepted)?> PauseAsync(string projectId, string jobId, CancellationToken cancellationToken) =>
+        ChangeAsync(projectId, jobId, TryPause, cancellationToken);
+
+    /// <summary>
+    /// Lets a paused job wait for a worker again; the caller then rings <see cref="JobAlarms.EnqueueTraining"/>. A pause that has not come about yet is taken back.
+    /// </summary>
+    public Task<(FineTuningJob Job, bool Accepted)?> ResumeAsync(string projectId, string jobId, CancellationToken cancellationToken) =>
+        ChangeAsync(projectId, jobId, TryResume, cancellationToken);
 
     /// <summary>OpenAI's list: newest first, from behind the event <paramref name="after"/>; null when there is no such event.</summary>
     public async Task<Page<JobEvent>?> ListEventsAsync(string jobId, string? after, int limit, CancellationToken cancellationToken)
@@ -154,6 +150,57 @@ public sealed class JobStore(IDbContextFactory<PeftDbContext> contexts, JobWrite
 
     private static string Files(FineTuningJob job) =>
         job.ValidationFile is null ? job.TrainingFile : $"{job.TrainingFile} and validation file: {job.ValidationFile}";
+
+    private async Task<(FineTuningJob Job, bool Accepted)?> ChangeAsync(
+        string projectId, string jobId, Func<JobTransaction, bool> change, CancellationToken cancellationToken)
+    {
+        (FineTuningJob, bool)? outcome = null;
+        await writer.LockedAsync(
+            jobId,
+            transaction =>
+            {
+                if (transaction.Job.ProjectId != projectId)
+                {
+                    return Task.FromResult(false);
+                }
+
+                var accepted = change(transaction);
+                outcome = (transaction.Job, accepted);
+                return Task.FromResult(accepted);
+            },
+            cancellationToken);
+        return outcome;
+    }
+
+    private static bool TryPause(JobTransaction transaction)
+    {
+        switch (transaction.Job.State)
+        {
+            case JobState.Queued:
+                transaction.Pause();
+                return true;
+            case JobState.Running when transaction.Job.DesiredState is null or JobState.Paused:
+                transaction.Job.DesiredState = JobState.Paused; // its worker is told by NOTIFY and by every renewal
+                return true;
+            default:
+                return false;
+        }
+    }
+
+    private static bool TryResume(JobTransaction transaction)
+    {
+        switch (transaction.Job.State)
+        {
+            case JobState.Paused:
+                transaction.Queue("The job is resumed and waits for a worker");
+                return true;
+            case JobState.Running when transaction.Job.DesiredState is JobState.Paused:
+                transaction.Job.DesiredState = null;
+                return true;
+            default:
+                return false;
+        }
+    }
 
     private static bool TryCancel(JobTransaction transaction)
     {

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
 using PeftServer.Core.Data;
+using PeftServer.Core.Files;
 using PeftServer.Core.Models;
 using PeftServer.Core.Storage;
 using PeftServer.Engine.Training;
@@ -66,6 +67,27 @@ public sealed class JobTransaction
         Finish(JobState.Failed, $"The job failed: {error.Message}", TrainingEventLevel.Error);
     }
 
+    /// <summary>The job rests until its owner resumes it; what was trained lies where its run is.</summary>
+    public void Pause()
+    {
+        Job.DesiredState = null;
+        Job.LeaseEpoch++; // a renewal that is still under way must not take the job again
+        Job.LeaseOwner = null;
+        Job.LeaseExpiresAt = null;
+        Enter(JobState.Paused, Job.Progress is null ? "The job is paused" : "The job is paused; it goes on from its last checkpoint when it is resumed");
+    }
+
+    /// <summary>What "auto" came to, told with its reasons, once the files are known.</summary>
+    public void Resolve(TrainingArguments training, IEnumerable<string> reasons)
+    {
+        Job.Training = training;
+        Job.AutoSettings = [];
+        foreach (var reason in reasons)
+        {
+            Say(reason);
+        }
+    }
+
     public void Cancel() => Finish(JobState.Cancelled, "The job was cancelled");
 
     /// <summary>The run of this attempt begins, with an empty events file.</summary>
@@ -76,10 +98,11 @@ public sealed class JobTransaction
     public void AdvanceEvents(long offset) => Job.EventsOffset = offset;
 
     /// <summary>
-    /// The end with a model: its adapter, its name and the state in one commit. The same bytes published again are the row
+    /// The end with a model: its adapter, its name, the file of its metrics and the state in one commit. The same bytes published again are the row
     /// that is there.
     /// </summary>
-    public async Task SucceedAsync(AdapterManifest manifest, string peftType, string modelName, long trainedTokens, CancellationToken cancellationToken)
+    public async Task SucceedAsync(
+        AdapterManifest manifest, string peftType, string modelName, long trainedTokens, CancellationToken cancellationToken, StoredFile? results = null)
     {
         await RegisterAsync(manifest, peftType, cancellationToken);
         _db.Models.Add(new FineTunedModel
@@ -91,6 +114,12 @@ public sealed class JobTransaction
             JobId = Job.Id,
             IsFinal = true,
         });
+        if (results is not null)
+        {
+            _db.Files.Add(results);
+            Job.ResultFiles.Add(results.Id);
+        }
+
         Job.FineTunedModel = modelName;
         Job.TrainedTokens = trainedTokens;
         Say($"New fine-tuned model created: {modelName}");

@@ -218,7 +218,7 @@ public abstract class Adapter : IDisposable
         }
 
         var mergeable = MergeableParts.ToList();
-        mergeable.Where(entry => !entry.Part.MergesIntoTied).ToList().ForEach(entry => RefuseTied(entry.Site));
+        mergeable.Where(entry => !entry.Part.MergesIntoTied && entry.Part is not BaseLayerCopy).ToList().ForEach(entry => RefuseTied(entry.Site));
         var merged = mergeable.GroupBy(entry => entry.Site).Select(parts => (
             Site: parts.Key,
             Weight: parts.Aggregate(DenseWeight(parts.Key), (weight, entry) => entry.Part.Merge(parts.Key, weight)),

@@ -37,9 +37,9 @@ public static class AdapterFile
     }
 
     /// <summary>
-    /// Bytes of the weights' file, whether the adapter has tensors or shapes alone. (Whole numbers, which SHiRA has, take four bytes too.)
+    /// Bytes of the weights' file, whether the adapter has tensors or shapes alone.
     /// </summary>
-    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOfFloats(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape)));
+    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOf(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape, entry.Weight.ElementSize)));
 
     /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)

@@ -27,10 +27,13 @@ internal static class CayleyTransform
     /// <summary>(I − Q)(I + Q)⁻¹.</summary>
     public static Tensor Exact(Tensor skew)
     {
-        var unit = eye(skew.size(-1), dtype: skew.dtype, device: skew.device);
+        // There is no solver in half precision.
+        var dtype = skew.dtype;
+        skew = skew.to(ScalarType.Float32);
+        var unit = eye(skew.size(-1), device: skew.device);
 
         // X(I + Q) = I − Q, transposed: (I + Q)ᵀXᵀ = (I − Q)ᵀ; and Qᵀ = −Q.
-        return linalg.solve(unit.Minus(skew), unit.Plus(skew)).transpose(-1, -2);
+        return linalg.solve(unit.Minus(skew), unit.Plus(skew)).transpose(-1, -2).to(dtype);
     }
 
     /// <summary>I + 2Q + 2Q² + … + Qᵏ: the series of (I + Q)(I − Q)⁻¹ with this many terms, its last one halved.</summary>

@@ -1,3 +1,5 @@
+using System.Text.Json.Serialization;
+
 namespace PeftServer.Engine.Data;
 
 /// <summary>Something in a dataset file that must be corrected.</summary>
@@ -6,7 +8,11 @@ namespace PeftServer.Engine.Data;
 /// <param name="Rule">Stable name of the rule: <c>invalid_json</c>, <c>unknown_role</c> …</param>
 /// <param name="Message">What is wrong, for people.</param>
 /// <param name="Fix">What to do about it.</param>
-public sealed record DatasetFault(long Line, string Path, string Rule, string Message, string Fix);
+public sealed record DatasetFault(long Line, string Path, string Rule, string Message, string Fix)
+{
+    /// <summary>All of it but the line, in a sentence or two.</summary>
+    public string Text => $"{(Path.Length > 0 ? $"{Path}: " : "")}{Message} {Fix} ({Rule})";
+}
 
 /// <summary>What the rows of a file are.</summary>
 public enum DatasetFormat
@@ -14,17 +20,47 @@ public enum DatasetFormat
     /// <summary>OpenAI's chats: <c>messages</c>, and <c>tools</c>.</summary>
     Messages,
 
+    /// <summary>ShareGPT's chats: <c>conversations</c> of <c>from</c> and <c>value</c>.</summary>
+    [JsonStringEnumMemberName("sharegpt")]
+    ShareGpt,
+
     /// <summary><c>prompt</c> and <c>completion</c>, texts or lists of messages.</summary>
     PromptCompletion,
+
+    /// <summary><c>instruction</c>, <c>input</c> and <c>output</c>.</summary>
+    Alpaca,
 
     /// <summary><c>text</c>, every token of which is learnt.</summary>
     Text,
 
-    /// <summary><c>prompt</c>, <c>chosen</c> and <c>rejected</c>; or the last two alone, which begin alike.</summary>
+    /// <summary><c>prompt</c>, <c>chosen</c> and <c>rejected</c>; or the last two alone, which begin alike. <c>margin</c> for reward modelling.</summary>
     Preference,
+
+    /// <summary>OpenAI's preferences: <c>input</c>, <c>preferred_output</c>, <c>non_preferred_output</c>.</summary>
+    [JsonStringEnumMemberName("openai_preference")]
+    OpenAIPreference,
 
     /// <summary><c>prompt</c>, <c>completion</c> and <c>label</c>: true for a good answer.</summary>
     Judged,
+
+    /// <summary><c>messages</c> or <c>prompt</c> that wait for an answer, and fields that graders look at.</summary>
+    Prompts,
+
+    /// <summary><c>text</c> and <c>label</c>; <c>text_pair</c> where two texts are one input.</summary>
+    Classification,
+
+    /// <summary><c>tokens</c> (words) and <c>ner_tags</c>, <c>tags</c> or <c>labels</c>, one each.</summary>
+    TokenClassification,
+
+    /// <summary>SQuAD's <c>question</c>, <c>context</c> and <c>answers</c>.</summary>
+    Squad,
+
+    /// <summary><c>source</c> and <c>target</c>.</summary>
+    [JsonStringEnumMemberName("seq2seq")]
+    Seq2Seq,
+
+    /// <summary><c>anchor</c>, <c>positive</c> and any <c>negative</c>; or <c>sentence1</c>, <c>sentence2</c> and <c>score</c>.</summary>
+    Embedding,
 }
 
 /// <summary>What <see cref="DatasetFile.Check(Stream, CancellationToken)"/> found in a file.</summary>

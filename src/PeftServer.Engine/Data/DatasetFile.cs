@@ -1,24 +1,32 @@
+using System.Text;
 using System.Text.Json;
 using System.Text.Unicode;
+using PeftServer.Engine.Data.Containers;
+using PeftServer.Engine.Data.Formats;
 
 namespace PeftServer.Engine.Data;
 
-/// <summary>Training files: one JSON object a line, in the formats of <see cref="DatasetFormat"/>.</summary>
+/// <summary>
+/// Training files in the formats of <see cref="DatasetFormat"/>: JSON objects (one a line, over several lines, or in an array), CSV or Parquet; plain, in gzip or
+/// in Zstandard; UTF-8 or UTF-16.
+/// </summary>
 public static class DatasetFile
 {
-    /// <summary>Longest line, in bytes. A row beyond it is longer than any context that could learn it.</summary>
+    /// <summary>Longest row, in bytes. One beyond it is longer than any context that could learn it.</summary>
     public const int MaxLineBytes = 32 * 1024 * 1024;
 
     /// <summary>How many faults are told one by one.</summary>
     public const int MaxFaults = 100;
 
     /// <summary>Checks the format of every row, whatever the model, in bounded memory.</summary>
-    public static DatasetCheck Check(Stream stream, CancellationToken cancellationToken = default)
+    /// <param name="stream">The file.</param>
+    /// <param name="format">The format that its rows shall have; absent: each row's is known by its fields, and all rows must be of one.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    public static DatasetCheck Check(Stream stream, DatasetFormat? format, CancellationToken cancellationToken = default)
     {
         var faults = new FaultList(MaxFaults);
-        DatasetFormat? format = null;
         var rows = 0L;
-        foreach (var (line, row) in ReadRows(stream, faults, cancellationToken))
+        foreach (var (line, row) in ReadRows(stream, faults, format, cancellationToken))
         {
             rows++;
             if (row is null)
@@ -29,7 +37,7 @@ public static class DatasetFile
             format ??= row.Format;
             if (row.Format != format)
             {
-                faults.Add(line, "", "mixed_formats", $"This row has {Describe(row.Format)}, earlier ones {Describe(format.Value)}.", "Keep rows of one format in a file.");
+                faults.Add(line, "", "mixed_formats", $"This row has {RowFormats.Describe(row.Format)}, earlier ones {RowFormats.Describe(format.Value)}.", "Keep rows of one format in a file.");
             }
         }
 
@@ -41,90 +49,106 @@ public static class DatasetFile
         return new DatasetCheck { Rows = rows, Format = format, FaultCount = faults.Count, Faults = faults.First };
     }
 
-    /// <inheritdoc cref="Check(Stream, CancellationToken)"/>
+    /// <inheritdoc cref="Check(Stream, DatasetFormat?, CancellationToken)"/>
+    public static DatasetCheck Check(Stream stream, CancellationToken cancellationToken = default) => Check(stream, format: null, cancellationToken);
+
+    /// <inheritdoc cref="Check(Stream, DatasetFormat?, CancellationToken)"/>
     public static DatasetCheck Check(string path, CancellationToken cancellationToken = default)
     {
         using var stream = File.OpenRead(path);
-        return Check(stream, cancellationToken);
+        return Check(stream, format: null, cancellationToken);
     }
 
     /// <summary>The rows in order; null for a row that has a fault.</summary>
-    internal static IEnumerable<(long Line, DatasetRow? Row)> ReadRows(Stream stream, FaultList faults, CancellationToken cancellationToken)
+    internal static IEnumerable<(long Line, DatasetRow? Row)> ReadRows(
+        Stream stream, FaultList faults, DatasetFormat? format = null, CancellationToken cancellationToken = default)
     {
-        var reader = new JsonLineReader(stream, MaxLineBytes);
-        var isFirst = true;
-        foreach (var line in reader.ReadLines(cancellationToken))
+        foreach (var (line, value) in ReadValues(stream, faults, cancellationToken))
         {
-            if (reader.IsUtf16)
+            yield return (line, value is { } row ? RowFormats.Read(row, line, faults, format) : null);
+        }
+    }
+
+    /// <summary>The rows as JSON, whatever their format; null for one that has a fault. What ends the file early is a fault of its own.</summary>
+    internal static IEnumerable<(long Line, JsonElement? Value)> ReadValues(Stream stream, FaultList faults, CancellationToken cancellationToken)
+    {
+        var last = 0L;
+        using var rows = Open(stream, faults, cancellationToken).GetEnumerator();
+        while (true)
+        {
+            try
             {
-                faults.Add(1, "", "not_utf8", "The file is UTF-16.", "Save it as UTF-8: iconv -f UTF-16 -t UTF-8.");
-                yield break;
+                if (!rows.MoveNext())
+                {
+                    yield break;
+                }
+
+                last = rows.Current.Line;
+            }
+            catch (Exception e) when (e is InvalidDataException or IOException or ZstdSharp.ZstdException or DecoderFallbackException or NotSupportedException or ArgumentException or FormatException)
+            {
+                faults.Add(last + 1, "", "unreadable", $"The file cannot be read on from here: {e.Message}", "Check that it is whole, and write it again.");
+                break;
             }
 
-            if (!line.IsTooLong && line.Bytes.Span.Trim(" \t\r"u8).IsEmpty)
-            {
-                continue; // a blank line is no row
-            }
+            yield return rows.Current;
+        }
 
-            var row = ReadRow(line, faults, isFirst, out var endsFile);
-            yield return (line.Number, row);
-            isFirst = false;
-            if (endsFile)
+        yield return (last + 1, null);
+    }
+
+    private static IEnumerable<(long Line, JsonElement? Value)> Open(Stream stream, FaultList faults, CancellationToken cancellationToken)
+    {
+        using var content = DatasetContent.Open(stream);
+        var rows = content.Container switch
+        {
+            DatasetContainer.Parquet => ParquetRows.Read(content.Utf8, cancellationToken),
+            DatasetContainer.Csv => new CsvRows(content.Utf8, content.CsvDelimiter[0], faults).Read(cancellationToken),
+            DatasetContainer.JsonValues => Parsed(new JsonValueReader(content.Utf8, MaxLineBytes).ReadValues(cancellationToken), faults),
+            _ => Parsed(new JsonLineReader(content.Utf8, MaxLineBytes).ReadLines(cancellationToken), faults),
+        };
+        foreach (var row in rows)
+        {
+            yield return row;
+        }
+    }
+
+    private static IEnumerable<(long Line, JsonElement? Value)> Parsed(IEnumerable<JsonLine> lines, FaultList faults)
+    {
+        foreach (var line in lines)
+        {
+            if (line.IsTooLong || !line.Bytes.Span.Trim(" \t\r"u8).IsEmpty)
             {
-                yield break;
+                yield return (line.Number, Parse(line, faults)); // a blank line is no row
             }
         }
     }
 
-    private static DatasetRow? ReadRow(JsonLine line, FaultList faults, bool isFirst, out bool endsFile)
+    private static JsonElement? Parse(JsonLine line, FaultList faults)
     {
-        endsFile = false;
         if (line.IsTooLong)
         {
-            faults.Add(line.Number, "", "line_too_long", $"The line is longer than {MaxLineBytes} bytes.", "Split the row, or check that every row ends in a newline.");
+            faults.Add(line.Number, "", "line_too_long", $"The row is longer than {MaxLineBytes} bytes.", "Split the row, or check that every row ends in a newline.");
             return null;
         }
 
         var bytes = line.Bytes.Span.Trim(" \t\r"u8);
         if (!Utf8.IsValid(bytes))
         {
-            faults.Add(line.Number, "", "not_utf8", "The line is not valid UTF-8.", "Save the file as UTF-8 (it may be Latin-1 or Windows-1252).");
+            faults.Add(line.Number, "", "not_utf8", "The row is not valid UTF-8.", "Save the file as UTF-8 (it may be Latin-1 or Windows-1252).");
             return null;
         }
 
-        JsonElement root;
         try
         {
             using var document = JsonDocument.Parse(bytes.ToArray());
-            root = document.RootElement.Clone();
+            return document.RootElement.Clone();
         }
         catch (JsonException e)
         {
-            if (isFirst && bytes[0] == '[')
-            {
-                faults.Add(line.Number, "", "json_array", "The file is one JSON array over several lines.", "Write one object a line: jq -c '.[]' file.json > file.jsonl.");
-                endsFile = true;
-            }
-            else if (isFirst && bytes[0] == '{' && e.BytePositionInLine >= bytes.Length)
-            {
-                faults.Add(line.Number, "", "json_over_lines", "The object goes on over several lines.", "Write one object a line: jq -c . file.json > file.jsonl.");
-                endsFile = true;
-            }
-            else
-            {
-                faults.Add(line.Number, "", "invalid_json", $"Not JSON, at byte {e.BytePositionInLine + 1}: {Reason(e)}", "Correct the line; every line must be one JSON object.");
-            }
-
+            faults.Add(line.Number, "", "invalid_json", $"Not JSON, at byte {e.BytePositionInLine + 1}: {Reason(e)}", "Correct the row; it must be one JSON object.");
             return null;
         }
-
-        if (isFirst && root.ValueKind is JsonValueKind.Array)
-        {
-            faults.Add(line.Number, "", "json_array", "The line is a JSON array.", "Write one object a line: jq -c '.[]' file.json > file.jsonl.");
-            return null;
-        }
-
-        return new RowReader(line.Number, faults).Read(root);
     }
 
     private static string Reason(JsonException e)
@@ -132,31 +156,33 @@ public static class DatasetFile
         var end = e.Message.IndexOf(" LineNumber:", StringComparison.Ordinal);
         return end < 0 ? e.Message : e.Message[..end];
     }
-
-    private static string Describe(DatasetFormat format) => format switch
-    {
-        DatasetFormat.Messages => "messages",
-        DatasetFormat.PromptCompletion => "prompt and completion",
-        DatasetFormat.Preference => "chosen and rejected",
-        DatasetFormat.Judged => "completion and label",
-        _ => "text",
-    };
 }
 
 /// <summary>Counts faults and keeps the first ones.</summary>
 internal sealed class FaultList(int keep)
 {
     private readonly List<DatasetFault> _first = [];
+    private DatasetFault? _next;
 
     public long Count { get; private set; }
 
     public IReadOnlyList<DatasetFault> First => _first;
 
+    /// <summary>The first one since this was asked last.</summary>
+    public DatasetFault? TakeNext()
+    {
+        var next = _next;
+        _next = null;
+        return next;
+    }
+
     public void Add(long line, string path, string rule, string message, string fix)
     {
+        var fault = new DatasetFault(line, path, rule, message, fix);
+        _next ??= fault;
         if (Count++ < keep)
         {
-            _first.Add(new DatasetFault(line, path, rule, message, fix));
+            _first.Add(fault);
         }
     }
 }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using PeftServer.Engine.Data.Formats;
 
 namespace PeftServer.Engine.Data;
 
@@ -14,7 +15,7 @@ internal sealed class MessageCheck(FaultReport fault)
     {
         if (messages.ValueKind is not JsonValueKind.Array)
         {
-            fault(path, "wrong_type", $"{path} is {RowReader.Kind(messages)}.", "Make it a list of messages.");
+            fault(path, "wrong_type", $"{path} is {RowScope.Kind(messages)}.", "Make it a list of messages.");
             return;
         }
 
@@ -52,7 +53,7 @@ internal sealed class MessageCheck(FaultReport fault)
     {
         if (message.ValueKind is not JsonValueKind.Object)
         {
-            fault(path, "wrong_type", $"The message is {RowReader.Kind(message)}.", "Write {\"role\": …, \"content\": …}.");
+            fault(path, "wrong_type", $"The message is {RowScope.Kind(message)}.", "Write {\"role\": …, \"content\": …}.");
             return;
         }
 
@@ -112,7 +113,7 @@ internal sealed class MessageCheck(FaultReport fault)
         }
         else if (content.ValueKind is not JsonValueKind.String)
         {
-            fault($"{path}.content", "wrong_type", $"content is {RowReader.Kind(content)}.", "Make it a text.");
+            fault($"{path}.content", "wrong_type", $"content is {RowScope.Kind(content)}.", "Make it a text.");
         }
     }
 
@@ -163,7 +164,7 @@ internal sealed class MessageCheck(FaultReport fault)
 
         if (calls.ValueKind is not JsonValueKind.Array)
         {
-            fault($"{path}.tool_calls", "wrong_type", $"tool_calls is {RowReader.Kind(calls)}.", "Make it a list.");
+            fault($"{path}.tool_calls", "wrong_type", $"tool_calls is {RowScope.Kind(calls)}.", "Make it a list.");
             return;
         }
 

@@ -1,5 +1,5 @@
+using PeftServer.Engine.Data.Formats;
 using PeftServer.Engine.Tokenizers;
-using PeftServer.Engine.Tokenizers.ChatTemplates;
 
 namespace PeftServer.Engine.Data;
 
@@ -19,38 +19,30 @@ public sealed record PreferenceData(IReadOnlyList<PreferenceRow> Pairs, IReadOnl
         var account = new RowAccount();
         var pairs = new List<PreferenceRow>();
         var judged = new List<JudgedRow>();
-        var faults = new FaultList(1);
-        foreach (var (line, row) in DatasetFile.ReadRows(stream, faults, cancellationToken))
+        RowFeed.Read(stream, options.Format, account, (line, row) =>
         {
-            if (row is null)
+            switch (row)
             {
-                account.Skip(line, faults.First[^1].Message);
-                faults = new FaultList(1);
-                continue;
-            }
+                case PairRow pair when encoder.Encode(pair, line) is var encoded && Fits(encoded.PromptIds.Length, line):
+                    var longest = encoded.PromptIds.Length + Math.Max(encoded.ChosenIds.Length, encoded.RejectedIds.Length);
+                    if (longest > options.MaxLength && !options.CutsAnswers)
+                    {
+                        account.Skip(line, $"The pair is longer than {options.MaxLength} tokens. It is not cut: the end of an answer is what is judged.");
+                        break;
+                    }
 
-            try
-            {
-                switch (row)
-                {
-                    case PairRow pair when encoder.Encode(pair, line) is var encoded && Fits(encoded.PromptIds.Length, line):
-                        pairs.Add(encoded);
-                        account.Use(encoded.PromptIds.Length + Math.Max(encoded.ChosenIds.Length, encoded.RejectedIds.Length) > options.MaxLength, line, options.MaxLength);
-                        break;
-                    case LabelledRow labelled when encoder.Encode(labelled, line) is var encoded && Fits(encoded.PromptIds.Length, line):
-                        judged.Add(encoded);
-                        account.Use(encoded.PromptIds.Length + encoded.CompletionIds.Length > options.MaxLength, line, options.MaxLength);
-                        break;
-                    case not (PairRow or LabelledRow):
-                        account.Skip(line, "The row has neither chosen and rejected, nor completion and label.");
-                        break;
-                }
+                    pairs.Add(encoded);
+                    account.Use(longest > options.MaxLength, line, options.MaxLength);
+                    break;
+                case LabelledRow labelled when encoder.Encode(labelled, line) is var encoded && Fits(encoded.PromptIds.Length, line):
+                    judged.Add(encoded);
+                    account.Use(encoded.PromptIds.Length + encoded.CompletionIds.Length > options.MaxLength, line, options.MaxLength);
+                    break;
+                case not (PairRow or LabelledRow):
+                    account.Skip(line, $"The row has neither chosen and rejected, nor completion and label; it has {RowFormats.Describe(row.Format)}.");
+                    break;
             }
-            catch (TemplateException e)
-            {
-                account.Skip(line, $"The chat template refuses the row: {e.Message}");
-            }
-        }
+        }, cancellationToken);
 
         return new PreferenceData(pairs, judged, account.Summary(
         [

@@ -12,7 +12,7 @@ internal sealed class PreferenceEncoder(Tokenizer tokenizer, TrainingDataOptions
     {
         var (chosen, rejected) = (_rows.Encode(row.Chosen)[0], _rows.Encode(row.Rejected)[0]);
         var prompt = Math.Min(PromptLength(chosen), PromptLength(rejected));
-        return new PreferenceRow(chosen.Ids[..prompt], chosen.Ids[prompt..], rejected.Ids[prompt..], line);
+        return new PreferenceRow(chosen.Ids[..prompt], chosen.Ids[prompt..], rejected.Ids[prompt..], line, row.Margin);
     }
 
     public JudgedRow Encode(LabelledRow row, long line)

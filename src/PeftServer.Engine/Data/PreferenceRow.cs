@@ -7,7 +7,8 @@ namespace PeftServer.Engine.Data;
 /// <param name="ChosenIds">The better answer.</param>
 /// <param name="RejectedIds">The worse answer.</param>
 /// <param name="Line">Line of the file, from 1.</param>
-public sealed record PreferenceRow(int[] PromptIds, int[] ChosenIds, int[] RejectedIds, long Line)
+/// <param name="Margin">By how much the better answer shall win, in reward modelling; absent: 0.</param>
+public sealed record PreferenceRow(int[] PromptIds, int[] ChosenIds, int[] RejectedIds, long Line, double? Margin = null)
 {
     /// <summary>Prompt and better answer within a limit, the answer marked.</summary>
     public TokenizedChat Chosen(int maxLength, TruncationMode mode = TruncationMode.KeepStart) => Answers.Join(PromptIds, ChosenIds, maxLength, mode);

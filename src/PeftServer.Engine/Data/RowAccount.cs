@@ -27,6 +27,9 @@ internal sealed class RowAccount
         }
     }
 
+    /// <summary>Says that a row which is used became several.</summary>
+    public void Split(long line, string reason) => Note(line, RowOutcome.Split, reason);
+
     public List<TrainingRow> Take(long line, IReadOnlyList<TokenizedChat> parts, int maxLength, TruncationMode mode = TruncationMode.KeepStart)
     {
         _rows++;
@@ -64,19 +67,26 @@ internal sealed class RowAccount
         return taken;
     }
 
-    public DataSummary Summary(IReadOnlyList<TrainingRow> rows) => new()
+    public DataSummary Summary(IReadOnlyList<TrainingRow> rows) => Summary(rows.Select(row => (row.InputIds.Length, row.TrainedCount)));
+
+    /// <summary>The account, given how many ids each row that is used has, and how many targets.</summary>
+    public DataSummary Summary(IEnumerable<(int Tokens, int Targets)> used)
     {
-        Rows = _rows,
-        Used = _counts[(int)RowOutcome.Used],
-        Cut = _counts[(int)RowOutcome.Cut],
-        Split = _counts[(int)RowOutcome.Split],
-        Skipped = _counts[(int)RowOutcome.Skipped],
-        Tokens = rows.Sum(r => (long)r.InputIds.Length),
-        TrainedTokens = rows.Sum(r => (long)r.TrainedCount),
-        LongestRow = rows.Count == 0 ? 0 : rows.Max(r => r.InputIds.Length),
-        Reasons = _reasons,
-        Notes = _notes,
-    };
+        var rows = used.ToList();
+        return new DataSummary
+        {
+            Rows = _rows,
+            Used = _counts[(int)RowOutcome.Used],
+            Cut = _counts[(int)RowOutcome.Cut],
+            Split = _counts[(int)RowOutcome.Split],
+            Skipped = _counts[(int)RowOutcome.Skipped],
+            Tokens = rows.Sum(row => (long)row.Tokens),
+            TrainedTokens = rows.Sum(row => (long)row.Targets),
+            LongestRow = rows.Count == 0 ? 0 : rows.Max(row => row.Tokens),
+            Reasons = _reasons,
+            Notes = _notes,
+        };
+    }
 
     private static string CutReason(int maxLength) => $"The row is longer than {maxLength} tokens and was cut.";
 

@@ -17,6 +17,8 @@ internal sealed class RowEncoder(Tokenizer tokenizer, TrainingDataOptions option
         ChatRow chat => [All(Chats.EncodePrompt(chat.Chat, addGenerationPrompt: false))],
         ChatCompletionRow chat => EncodeCompletion(chat),
         TextRow text => [EncodeText(text)],
+        InstructionRow instruction => Encode(instruction.AsCompletion((options.ChatTemplate ?? tokenizer.ChatTemplate) is not null)),
+        ClassRow text => [All(tokenizer.Encode(WithEnd(text.Text)))],
         PlainTextRow text => [All(tokenizer.Encode(WithEnd(text.Text)))],
         _ => throw new InvalidOperationException($"No encoding for {row.GetType().Name}."),
     };

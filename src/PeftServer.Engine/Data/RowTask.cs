@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PeftServer.Engine.Data.Formats;
 
 namespace PeftServer.Engine.Data;
 
@@ -18,7 +19,7 @@ internal static class RowTask
             return task;
         }
 
-        fault("task_id", "wrong_type", $"task_id is {RowReader.Kind(given)} that names no task.", "Make it a whole number from 0 on, or leave it out.");
+        fault("task_id", "wrong_type", $"task_id is {RowScope.Kind(given)} that names no task.", "Make it a whole number from 0 on, or leave it out.");
         return 0;
     }
 }

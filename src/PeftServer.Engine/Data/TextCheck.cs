@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PeftServer.Engine.Data.Formats;
 
 namespace PeftServer.Engine.Data;
 

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Data.Formats;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 
@@ -21,8 +22,14 @@ public sealed record TrainingDataOptions
     /// <summary>In rows of prompt and completion only the completion is learnt; false: every token.</summary>
     public bool CompletionOnlyLoss { get; init; } = true;
 
+    /// <summary>Pairs of answers that are too long are cut; false: they are skipped.</summary>
+    public bool CutsAnswers { get; init; } = true;
+
     /// <summary>Which end of a row that is too long is kept.</summary>
     public TruncationMode TruncationMode { get; init; }
+
+    /// <summary>The format that rows shall have; absent: known by their fields.</summary>
+    public DatasetFormat? Format { get; init; }
 
     /// <summary>Instead of the tokenizer's own.</summary>
     public ChatTemplate? ChatTemplate { get; init; }
@@ -53,34 +60,19 @@ public sealed record TrainingData(IReadOnlyList<TrainingRow> Rows, DataSummary S
     public static TrainingData Read(Stream stream, Tokenizer tokenizer, TrainingDataOptions options, CancellationToken cancellationToken = default)
     {
         var encoder = new RowEncoder(tokenizer, options);
-        var account = new RowAccount();
-        var rows = new List<TrainingRow>();
-        var faults = new FaultList(1);
-        foreach (var (line, row) in DatasetFile.ReadRows(stream, faults, cancellationToken))
+        var (rows, account) = (new List<TrainingRow>(), new RowAccount());
+        RowFeed.Read(stream, options.Format, account, (line, row) =>
         {
-            if (row is null)
-            {
-                account.Skip(line, faults.First[^1].Message);
-                faults = new FaultList(1);
-                continue;
-            }
-
-            if (row is PairRow or LabelledRow)
-            {
-                account.Skip(line, "The row compares answers; it is for methods of preference (dpo, kto, …), not for supervised training.");
-                continue;
-            }
-
-            try
+            if (row is ChatRow or TextRow or PlainTextRow or ChatCompletionRow or InstructionRow || (row is ClassRow && options is { AssistantOnlyLoss: false, CompletionOnlyLoss: false }))
             {
                 rows.AddRange(account.Take(line, encoder.Encode(row), options.MaxLength, options.TruncationMode).Select(taken => taken with { Task = row.Task }));
+                return;
             }
-            catch (TemplateException e)
-            {
-                account.Skip(line, $"The chat template refuses the row: {e.Message}");
-            }
-        }
 
+            account.Skip(line, row is PairRow or LabelledRow
+                ? "The row compares answers; it is for methods of preference (dpo, kto, …), not for supervised training."
+                : $"The row has {RowFormats.Describe(row.Format)}, from which supervised training cannot learn.");
+        }, cancellationToken);
         return new TrainingData(rows, account.Summary(rows));
     }
 }

@@ -25,6 +25,9 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     public bool IsFinished { get; private set; }
 
+    /// <summary>The stop token that ended the answer; null while there is none.</summary>
+    public int? StopToken { get; private set; }
+
     public bool IsCancelled => cancellationToken.IsCancellationRequested;
 
     /// <summary>Tokens to feed before the next one can be chosen.</summary>
@@ -95,6 +98,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         _generated++;
         if (Request.Sampling.StopTokens.Contains(token.Id))
         {
+            StopToken = token.Id;
             Finish(new GeneratedToken(null, FinishReason.Stop, token.LogProbability, token.Top));
             return;
         }

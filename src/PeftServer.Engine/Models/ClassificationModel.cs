@@ -47,6 +47,9 @@ public abstract class ClassificationModel(PretrainedConfig config, PredictionKin
         var other => throw Config.Unsupported("problem_type", other),
     };
 
+    /// <summary>Tokens a sequence may have. RoBERTa counts its positions from behind that of padding.</summary>
+    public int MaxLength => Config.Int("max_position_embeddings", Config.Int("n_positions", 2048)) - (Config.ModelType == "roberta" ? Config.Int("pad_token_id", 1) + 1 : 0);
+
     /// <summary>[sequences, labels] or [n, width], as <see cref="Kind"/> says.</summary>
     public abstract Tensor Predict(ForwardBatch batch);
 }

@@ -1,5 +1,3 @@
-using PeftServer.Engine.Native;
-
 namespace PeftServer.Engine.Models;
 
 /// <summary>GPT-J: attention and feed-forward side by side behind one norm, rotary positions over neighbouring pairs.</summary>

@@ -1,5 +1,4 @@
 using PeftServer.Engine.Kernels;
-using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Models;
 

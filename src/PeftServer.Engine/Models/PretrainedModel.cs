@@ -33,6 +33,9 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>Type of the weights and of what flows between them.</summary>
     public ScalarType Dtype => Weights().First().Value.dtype;
 
+    /// <summary>Weights of the head that the checkpoint has not got: they were drawn, and mean nothing until they are trained.</summary>
+    public IReadOnlyList<Weight> Drawn { get; private set; } = [];
+
     /// <summary>Vectors of the residual stream have this width.</summary>
     public abstract int HiddenSize { get; }
 
@@ -85,17 +88,26 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>
     /// Loads the model in <paramref name="folder"/> (config.json and weights). Weights whose type is right already are views
     /// of the mapped file. A <paramref name="head"/> that the checkpoint was not saved with starts at random, drawn from
-    /// <paramref name="seed"/>. With <paramref name="quantization"/> the matrices of the blocks are packed. Throws
-    /// <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
+    /// <paramref name="seed"/>; <paramref name="labels"/> are the classes it is for, where they are not the config's. With
+    /// <paramref name="quantization"/> the matrices of the blocks are packed. Throws <see cref="CheckpointException"/> naming what is missing,
+    /// unexpected or of the wrong shape.
     /// </summary>
     public static PretrainedModel Load(
-        string folder, Device device, ScalarType dtype, ModelHead? head = null, int seed = 0, BaseQuantization quantization = BaseQuantization.None)
+        string folder,
+        Device device,
+        ScalarType dtype,
+        ModelHead? head = null,
+        int seed = 0,
+        IReadOnlyList<string>? labels = null,
+        BaseQuantization quantization = BaseQuantization.None)
     {
-        var model = Plan(folder, head);
+        var config = PretrainedConfig.Read(folder);
+        var model = Plan(labels is null ? config : config.WithLabels(labels), head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
             var placement = checkpoint.Fill(model.WeightPlan(quantization), device, dtype);
+            model.Drawn = placement.Missing;
             model.DrawHead(placement.Missing, device, dtype, seed);
             model.Folder = folder;
             return model;

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Weights.Gguf;
 
@@ -10,14 +11,23 @@ namespace PeftServer.Engine.Training;
 public static class AdapterCompanions
 {
     private const string TemplateName = "chat_template.jinja";
+
+    /// <summary>Names of the classes, by their number: what <c>id2label</c> of a config.json would say. PEFT's files have no place for them.</summary>
+    public const string LabelsName = "labels.json";
+
     private const string GenerationName = "generation_config.json";
 
     /// <summary>End of a text, and end of a turn where that is another token.</summary>
     private static readonly string[] EndKeys = ["eos", "eot"];
 
-    /// <summary>Writes the companions of an adapter trained on the model in <paramref name="modelFolder"/>.</summary>
-    public static void Write(string modelFolder, string adapterFolder)
+    /// <summary>Writes the companions of an adapter trained on the model in <paramref name="modelFolder"/>, for <paramref name="labels"/> where it classifies.</summary>
+    public static void Write(string modelFolder, string adapterFolder, IReadOnlyList<string>? labels = null)
     {
+        if (labels is not null)
+        {
+            File.WriteAllText(Path.Combine(adapterFolder, LabelsName), JsonSerializer.Serialize(labels, PeftJson.Indented));
+        }
+
         var template = Path.Combine(modelFolder, TemplateName);
         if (File.Exists(template))
         {

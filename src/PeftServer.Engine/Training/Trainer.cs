@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
@@ -17,6 +16,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 {
     private readonly TrainingArguments _arguments = spec.Training;
 
+    /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
+    internal Action<int>? BeforeMicroBatch { get; init; }
+
+    /// <summary>Free bytes where a folder lies.</summary>
+    internal Func<string, long> FreeDisk { get; init; } = DiskSpace.Free;
+
     /// <summary>
     /// Trains to the end, or until the control asks to stop. Throws for what the owner of the run must mend: a broken
     /// model, data without anything to learn, a loss that is no number (<see cref="TrainingException"/>).
@@ -26,126 +31,135 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         Refuse();
         var device = Devices.Parse(spec.Device);
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
-        using var model = LoadModel(device, dtype);
+        var labels = ReadLabels();
+        using var model = LoadModel(device, dtype, labels);
         using var adapter = CreateAdapter(model);
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
-        var tasks = new TrainingTasks(spec, events, model, adapter);
+        var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control);
         using var task = tasks.Read(spec.TrainingFile, trains: true);
-        using var validation = spec.ValidationFile is null ? null : tasks.Read(spec.ValidationFile, trains: false);
+        using var validation = spec.ValidationFile is null || _arguments.EvalStrategy is IntervalStrategy.No ? null : tasks.Read(spec.ValidationFile, trains: false);
+        using var board = _arguments.ReportTo is ReportTarget.Tensorboard ? new TensorBoardLog(runFolder, clock) : null;
 
         var plan = new TrainingPlan(task.Rows, _arguments);
         adapter.BeginTraining(plan.TotalSteps);
-        var progress = new TrainingProgress(plan, TrainingCheckpoint.Restore(runFolder, optimizer, adapter), clock);
+        RequireDisk((_arguments.SaveTotalLimit ?? 1) + 2, optimizer, adapter, "before the run");
+        var state = TrainingCheckpoint.Restore(runFolder, optimizer, adapter);
+        var progress = new TrainingProgress(plan, state.StepsDone, clock, state.Tokens);
         if (progress.StepsDone > 0)
         {
             events.Message($"Going on from the checkpoint after step {progress.StepsDone}.");
         }
 
-        for (var step = progress.StepsDone; step < plan.TotalSteps; step++)
+        var run = new RunState(progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer, adapter);
+        var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
+        if (device.type is DeviceType.CUDA && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
-            if (Step(step, plan, task, optimizer, adapter) is not { } result)
+            steps.TryLongest();
+        }
+
+        for (var step = progress.StepsDone; step < plan.TotalSteps && !run.Best.IsStale; step++)
+        {
+            if (steps.Run(step) is not { } result)
             {
-                return Stop(step, optimizer, adapter);
+                return Stop(run);
+            }
+
+            if (run.Watch.Fault(result.Loss) is { } fault)
+            {
+                throw Diverged(result, fault, plan, task);
             }
 
             progress.Add(result);
-            Report(progress, plan, result, validation is not null && IsDue(step, _arguments.EvalSteps, plan) ? Evaluate(validation) : null);
-            if (step + 1 < plan.TotalSteps && IsDue(step, _arguments.SaveSteps, plan))
+            var evaluated = validation is not null && EvaluatesAfter(step, plan) ? new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, control).Run() : null;
+            Report(progress, plan, result, evaluated, board);
+            var isBest = evaluated is not null && run.Best.Observe(evaluated, result.Step);
+            if (isBest && _arguments.LoadBestModelAtEnd)
             {
-                TrainingCheckpoint.Save(runFolder, step + 1, optimizer, adapter);
-                events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {step + 1}.", data: ("step", step + 1));
+                TrainingCheckpoint.SaveBest(runFolder, optimizer, adapter);
+            }
+
+            if (step + 1 < plan.TotalSteps && SavesAfter(step, plan, isBest))
+            {
+                Save(run);
             }
         }
 
-        Finish(adapter, progress);
+        Finish(adapter, run, plan, labels);
         return TrainingOutcome.Succeeded;
     }
 
-    /// <summary>One optimizer step over one window of micro-batches; null when the run is to stop first.</summary>
-    private StepResult? Step(int step, TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter)
+    private bool EvaluatesAfter(int step, TrainingPlan plan) => (_arguments.EvalStrategy ?? (_arguments.EvalSteps is null ? IntervalStrategy.Epoch : IntervalStrategy.Steps)) switch
     {
-        using var scope = NewDisposeScope(); // every temporary of the step dies here
-        using var dropout = new Generator(SeedOf(step));
-        var started = Stopwatch.GetTimestamp();
-        var window = task.Window(plan.Window(step));
+        IntervalStrategy.Steps => (step + 1) % (_arguments.EvalSteps ?? _arguments.LoggingSteps) == 0 || step + 1 == plan.TotalSteps,
+        IntervalStrategy.Epoch => plan.EndsEpoch(step),
+        _ => false,
+    };
 
-        // Forward and backward; what the micro-batches give adds up.
-        optimizer.ZeroGrad();
-        var totals = new MetricTotals();
-        foreach (var batch in window)
+    private bool SavesAfter(int step, TrainingPlan plan, bool isBest) => (_arguments.SaveStrategy ?? (_arguments.SaveSteps is null ? SaveStrategy.Epoch : SaveStrategy.Steps)) switch
+    {
+        SaveStrategy.Steps => (step + 1) % (_arguments.SaveSteps ?? 500) == 0,
+        SaveStrategy.Epoch => plan.EndsEpoch(step),
+        SaveStrategy.Best => isBest,
+        _ => false,
+    };
+
+    private void Save(RunState run)
+    {
+        if (DiskSpace.Shortage(runFolder, TrainingCheckpoint.SizeOf(run.Optimizer, run.Adapter), FreeDisk) is { } shortage)
         {
-            if (control.Request is not StopRequest.None)
-            {
-                return null;
-            }
-
-            using var inner = NewDisposeScope(); // activations go before the next micro-batch comes
-            totals.Add(batch.ForwardBackward(dropout));
+            events.Message($"No checkpoint after step {run.Progress.StepsDone}: {shortage}. Training goes on; free some space.", TrainingEventLevel.Warn);
+            return;
         }
 
-        // What the method itself wants of its weights, once a step.
-        adapter.Regularization()?.backward();
-
-        // Clip and step.
-        var norm = optimizer.ClipGradients(_arguments.MaxGradNorm);
-        var learningRate = plan.LearningRateAt(step);
-        optimizer.Step(learningRate);
-        adapter.AfterStep(step);
-        task.AdapterChanged();
-
-        var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step
-        var result = new StepResult(step + 1, values, learningRate, gradientNorm, window.Sum(batch => batch.TokenCount), Stopwatch.GetElapsedTime(started));
-        return double.IsFinite(result.Loss) ? result : throw Diverged(result, plan, task);
+        TrainingCheckpoint.Save(runFolder, run.State, run.Optimizer, run.Adapter, _arguments.SaveTotalLimit ?? 1);
+        events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {run.Progress.StepsDone}.", data: ("step", run.Progress.StepsDone));
     }
 
-    private Dictionary<string, double> Evaluate(TrainingTask task)
-    {
-        using var frozen = no_grad();
-        var (sums, total) = (new Dictionary<string, double>(), 0.0);
-        foreach (var rows in Enumerable.Range(0, task.Rows).Chunk(_arguments.PerDeviceTrainBatchSize))
-        {
-            using var scope = NewDisposeScope();
-            var (result, weight) = task.Evaluate(rows);
-            foreach (var (name, value) in result.Metrics.Append(new(MetricTotals.Loss, result.Loss)))
-            {
-                sums[name] = sums.GetValueOrDefault(name) + (weight * value.item<float>());
-            }
-
-            total += weight;
-            if (control.Request is StopRequest.Cancel)
-            {
-                break;
-            }
-        }
-
-        return sums.ToDictionary(sum => sum.Key, sum => sum.Value / total);
-    }
-
-    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated)
+    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated, TensorBoardLog? board)
     {
         if (evaluated is null && result.Step % _arguments.LoggingSteps != 0 && result.Step != plan.TotalSteps)
         {
             return;
         }
 
-        List<(string, object)> data =
+        List<(string Name, object Value)> data =
         [
             ("step", result.Step), ("total_steps", plan.TotalSteps), ("epoch", Math.Round((double)result.Step / plan.StepsPerEpoch, 4)),
             .. result.Values.Select(value => ($"train_{value.Key}", (object)value.Value)), ("learning_rate", result.LearningRate),
             ("grad_norm", result.GradientNorm), ("tokens", progress.Tokens), ("tokens_per_second", progress.TokensPerSecond),
-            ("eta_seconds", progress.SecondsLeft),
+            ("eta_seconds", progress.SecondsLeft), ("memory_bytes", Environment.WorkingSet),
         ];
         data.AddRange((evaluated ?? []).Select(value => ($"valid_{value.Key}", (object)value.Value)));
         var valid = evaluated is null ? "" : FormattableString.Invariant($", validation loss={evaluated[MetricTotals.Loss]:F4}");
         events.Write(
             TrainingEventType.Metrics,
             FormattableString.Invariant($"Step {result.Step}/{plan.TotalSteps}: training loss={result.Loss:F4}{valid}"), data: data);
+        board?.Write(result.Step, data
+            .Where(each => each.Name is not ("step" or "total_steps" or "eta_seconds"))
+            .Select(each => (Tag(each.Name), Convert.ToDouble(each.Value, System.Globalization.CultureInfo.InvariantCulture))));
     }
 
-    private void Finish(Adapter adapter, TrainingProgress progress)
+    /// <summary>TensorBoard groups by what stands before the slash, and transformers has taught people these two.</summary>
+    private static string Tag(string name) =>
+        name.StartsWith("valid_", StringComparison.Ordinal) ? $"eval/{name["valid_".Length..]}"
+        : name.StartsWith("train_", StringComparison.Ordinal) ? $"train/{name["train_".Length..]}"
+        : $"train/{name}";
+
+    private void Finish(Adapter adapter, RunState run, TrainingPlan plan, IReadOnlyList<string>? labels)
     {
+        if (run.Best.IsStale && run.Progress.StepsDone < plan.TotalSteps)
+        {
+            events.Message($"Stopped early after step {run.Progress.StepsDone}: {run.Best.EvaluationsWithoutGain} evaluations without a better {run.Best.Name}.");
+        }
+
+        if (_arguments.LoadBestModelAtEnd && run.Best.Step != run.Progress.StepsDone && TrainingCheckpoint.RestoreBest(runFolder, run.Optimizer, adapter))
+        {
+            events.Message(FormattableString.Invariant($"Took the weights after step {run.Best.Step} back: {run.Best.Name} was {run.Best.Metric:G6} there."));
+        }
+
         adapter.SetTraining(false);
+        RequireDisk(1, run.Optimizer, adapter, "for the adapter");
         var folder = Path.Combine(runFolder, TrainingSpec.AdapterFolder);
         var temporary = folder + ".tmp";
         if (Directory.Exists(temporary))
@@ -160,27 +174,29 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             portable.Dispose();
         }
 
-        AdapterCompanions.Write(spec.Model, temporary);
+        AdapterCompanions.Write(spec.Model, temporary, spec.Method.Type is TrainingMethodType.Reward ? null : labels);
+        File.WriteAllBytes(
+            Path.Combine(temporary, TrainingManifest.FileName), System.Text.Json.JsonSerializer.SerializeToUtf8Bytes(TrainingManifest.Of(spec), PeftJson.Indented));
         if (!Directory.Exists(folder))
         {
             Directory.Move(temporary, folder);
         }
 
         events.Write(
-            TrainingEventType.Succeeded, $"Trained {progress.StepsDone} steps on {progress.Tokens} tokens.",
-            data: [("trained_tokens", progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
+            TrainingEventType.Succeeded, $"Trained {run.Progress.StepsDone} steps on {run.Progress.Tokens} tokens.",
+            data: [("trained_tokens", run.Progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
     }
 
-    private TrainingOutcome Stop(int stepsDone, Optimizer optimizer, Adapter adapter)
+    private TrainingOutcome Stop(RunState run)
     {
+        var stepsDone = run.Progress.StepsDone;
         if (control.Request is StopRequest.Cancel)
         {
             events.Write(TrainingEventType.Cancelled, $"Cancelled after step {stepsDone}.");
             return TrainingOutcome.Cancelled;
         }
 
-        TrainingCheckpoint.Save(runFolder, stepsDone, optimizer, adapter);
-        events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {stepsDone}.", data: ("step", stepsDone));
+        Save(run);
         if (control.Request is StopRequest.Abandon)
         {
             return TrainingOutcome.Abandoned;
@@ -190,51 +206,101 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         return TrainingOutcome.Paused;
     }
 
+    private void RequireDisk(int checkpoints, Optimizer optimizer, Adapter adapter, string when)
+    {
+        if (DiskSpace.Shortage(runFolder, checkpoints * TrainingCheckpoint.SizeOf(optimizer, adapter), FreeDisk) is { } shortage)
+        {
+            throw new TrainingException($"There is too little disk space {when}: {shortage}. Free some, or lower save_total_limit.");
+        }
+    }
+
     private void Refuse()
     {
         if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).FirstOrDefault() is { } fault)
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }
+
+        if (spec.ValidationFile is null && _arguments.NeedsEvaluation is { } field)
+        {
+            throw new TrainingException($"{field} needs evaluations, but there is no validation_file. Add one, or leave {field} out.");
+        }
+
+        if (spec.Peft.TaskType is { } task && task != spec.Method.TaskType)
+        {
+            throw new TrainingException($"peft.task_type: the method {spec.Method.Type} trains for {spec.Method.TaskType}, not {task}. Leave task_type out.");
+        }
     }
 
-    private CausalLanguageModel LoadModel(Device device, ScalarType dtype)
+    /// <summary>The classes of the run; null for methods without classes.</summary>
+    private IReadOnlyList<string>? ReadLabels()
+    {
+        using var rows = File.OpenRead(spec.TrainingFile);
+        var labels = MethodData.Labels(spec.Method, rows);
+        return labels is { Count: < 2 } && spec.Method.Type is not TrainingMethodType.Reward
+            ? throw new TrainingException($"{Path.GetFileName(spec.TrainingFile)} has {labels.Count} label(s); there must be at least two to tell apart.")
+            : labels;
+    }
+
+    private PretrainedModel LoadModel(Device device, ScalarType dtype, IReadOnlyList<string>? labels)
     {
         var packed = _arguments.Quantization is BaseQuantization.None ? "" : $", its matrices in {_arguments.Quantization.ToString().ToLowerInvariant()}";
         events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}{packed}.");
-        return PretrainedModel.Load(spec.Model, device, dtype, quantization: _arguments.Quantization) as CausalLanguageModel
-            ?? throw new TrainingException($"{spec.ModelName} is no causal language model; fine-tuning on text needs one.");
+        return PretrainedModel.Load(spec.Model, device, dtype, spec.Method.Head, _arguments.Seed, labels, _arguments.Quantization);
     }
 
-    private Adapter CreateAdapter(CausalLanguageModel model)
+    private Adapter CreateAdapter(PretrainedModel model)
     {
-        var peft = spec.Peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : spec.Peft;
+        var task = spec.Method.TaskType;
+        var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
+        peft = peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : peft;
         var adapter = peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
+        var saved = adapter.Parts.Where(entry => entry.Part is TrainableCopy).Select(entry => entry.Site.Path).ToHashSet();
+        if (model.Drawn.FirstOrDefault(weight => !saved.Contains(weight.Path[..weight.Path.LastIndexOf('.')])) is { } lost)
+        {
+            adapter.Dispose();
+            throw new TrainingException(
+                $"peft.modules_to_save: {spec.ModelName} has no weights for {lost.Path}, so they start at random and must be trained and saved. Add \"{lost.Path.Split('.')[^2]}\".");
+        }
+
         adapter.Initialize(_arguments.Seed);
         adapter.SetTraining(true);
         events.Message(adapter.TrainableSummary);
+        if (_arguments.NeftuneNoiseAlpha is { } alpha and > 0)
+        {
+            NeftuneNoise.Attach(model, adapter, alpha);
+        }
+
         return adapter;
     }
 
     /// <summary>An adapter that starts from what the model makes of the training file.</summary>
-    private Adapter Calibrated(AdapterConfig peft, CausalLanguageModel model)
+    private Adapter Calibrated(AdapterConfig peft, PretrainedModel model)
     {
-        var data = CalibrationRows.Read(spec, model);
+        var data = CalibrationRows.Read(spec, model as LanguageModel ?? throw new TrainingException("peft.init_lora_weights: a start from data needs a language model."));
         events.Message($"Running up to {data.Batches.Sum(batch => batch.Count)} rows of {Path.GetFileName(spec.TrainingFile)} through the model to start the adapter.");
         return peft.CreateCalibrated(model, data);
     }
 
-    /// <summary>Draws of a step follow from the run's seed and the step, so that a resumed run makes the same.</summary>
-    private ulong SeedOf(int step) => new SeededRandom((ulong)_arguments.Seed, (ulong)step + (1UL << 32)).Next() >> 1;
-
-    private static bool IsDue(int step, int? every, TrainingPlan plan) =>
-        every is { } steps ? (step + 1) % steps == 0 || step + 1 == plan.TotalSteps : plan.EndsEpoch(step);
-
-    private static TrainingException Diverged(StepResult result, TrainingPlan plan, TrainingTask task)
+    private static TrainingException Diverged(StepResult result, string fault, TrainingPlan plan, TrainingTask task)
     {
-        var lines = string.Join(", ", plan.Window(result.Step - 1).SelectMany(window => window).SelectMany(task.Lines).Order().Take(20));
+        var lines = string.Join(", ", plan.Window(result.Step - 1).SelectMany(window => window).SelectMany(task.Lines).Distinct().Order().Take(20));
         return new TrainingException(FormattableString.Invariant(
-            $"The loss of step {result.Step} is {result.Loss} at learning rate {result.LearningRate:G3} (gradient norm {result.GradientNorm:G3}). Its rows are lines {lines}. Lower learning_rate or add warm-up."));
+            $"The loss of step {result.Step} {fault}, at learning rate {result.LearningRate:G3} (gradient norm {result.GradientNorm:G3}). Its rows are lines {lines}. Lower learning_rate or add warm-up, and look at these rows; loss_spike_factor = 0 goes on in spite of spikes."));
+    }
+
+    /// <summary>What a run carries from step to step.</summary>
+    private sealed record RunState(TrainingProgress Progress, BestModel Best, LossWatch Watch, Optimizer Optimizer, Adapter Adapter)
+    {
+        public TrainingState State => new()
+        {
+            StepsDone = Progress.StepsDone,
+            Tokens = Progress.Tokens,
+            BestMetric = Best.Metric,
+            BestStep = Best.Step,
+            EvaluationsWithoutGain = Best.EvaluationsWithoutGain,
+            RecentLosses = Watch.Recent,
+        };
     }
 }
 
@@ -249,10 +315,3 @@ public enum TrainingOutcome
 
 /// <summary>A run cannot go on; the message is for its owner.</summary>
 public sealed class TrainingException(string message) : Exception(message);
-
-/// <summary>What one step was.</summary>
-internal sealed record StepResult(
-    int Step, IReadOnlyDictionary<string, double> Values, double LearningRate, double GradientNorm, int TokenCount, TimeSpan Time)
-{
-    public double Loss => Values[MetricTotals.Loss];
-}

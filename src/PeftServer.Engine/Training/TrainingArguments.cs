@@ -1,4 +1,6 @@
 using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
+using PeftServer.Engine.Data;
 using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
 
@@ -82,6 +84,9 @@ public sealed record TrainingArguments
     /// </summary>
     public bool Packing { get; init; }
 
+    /// <summary>The format of the rows; absent: known by their fields.</summary>
+    public DatasetFormat? DatasetFormat { get; init; }
+
     /// <summary>Draws of initial weights, order of rows, dropout.</summary>
     [Range(0, int.MaxValue)]
     public int Seed { get; init; } = 42;
@@ -99,13 +104,51 @@ public sealed record TrainingArguments
     [Range(1, int.MaxValue)]
     public int LoggingSteps { get; init; } = 1;
 
-    /// <summary>Steps between evaluations on the validation file; absent: at the end of every epoch.</summary>
+    /// <summary>When the validation file is evaluated; absent: every <see cref="EvalSteps"/> where that is given, else every epoch.</summary>
+    public IntervalStrategy? EvalStrategy { get; init; }
+
+    /// <summary>Steps between evaluations on the validation file.</summary>
     [Range(1, int.MaxValue)]
     public int? EvalSteps { get; init; }
 
-    /// <summary>Steps between checkpoints to resume from; absent: at the end of every epoch.</summary>
+    /// <summary>When checkpoints to resume from are written; absent: every <see cref="SaveSteps"/> where that is given, else every epoch.</summary>
+    public SaveStrategy? SaveStrategy { get; init; }
+
+    /// <summary>Steps between checkpoints.</summary>
     [Range(1, int.MaxValue)]
     public int? SaveSteps { get; init; }
+
+    /// <summary>Checkpoints that are kept; absent: the newest.</summary>
+    [Range(1, 1000)]
+    public int? SaveTotalLimit { get; init; }
+
+    /// <summary>The adapter that comes out is that of the best evaluation, not of the last step.</summary>
+    public bool LoadBestModelAtEnd { get; init; }
+
+    /// <summary>What decides which evaluation is best: loss, accuracy, f1, exact_match, … as the validation metrics are called; absent: loss.</summary>
+    public string? MetricForBestModel { get; init; }
+
+    /// <summary>Whether more of that metric is better; absent: yes, unless it is a loss or the perplexity.</summary>
+    public bool? GreaterIsBetter { get; init; }
+
+    /// <summary>Stop after so many evaluations without gain; absent: train to the end.</summary>
+    [Range(1, 10_000)]
+    public int? EarlyStoppingPatience { get; init; }
+
+    /// <summary>What counts as gain: more than this.</summary>
+    [Range(0.0, 1e9)]
+    public double EarlyStoppingThreshold { get; init; }
+
+    /// <summary>NEFTune: noise on the embeddings of training rows, 5 to 15 is usual; absent: none.</summary>
+    [Range(0.0, 1e3)]
+    public double? NeftuneNoiseAlpha { get; init; }
+
+    /// <summary>A loss of so many times the median of the steps before stops the run; 0: never.</summary>
+    [Range(0.0, 1e9)]
+    public double LossSpikeFactor { get; init; } = 20;
+
+    /// <summary>Where metrics go besides the events: none, or event files for TensorBoard in the run folder.</summary>
+    public ReportTarget ReportTo { get; init; }
 
     /// <summary>Use the hand-written kernels where they apply (CUDA). False: plain tensor code everywhere.</summary>
     public bool Fast { get; init; } = true;
@@ -118,6 +161,32 @@ public sealed record TrainingArguments
     {
         var faults = new List<ValidationResult>();
         Validator.TryValidateObject(this, new ValidationContext(this), faults, validateAllProperties: true);
+        if (EvalStrategy is IntervalStrategy.No && NeedsEvaluation is { } field)
+        {
+            faults.Add(new($"eval_strategy is no, but {field} needs evaluations. Make it steps or epoch.", [nameof(EvalStrategy)]));
+        }
+
+        if (SaveStrategy is Training.SaveStrategy.Steps && SaveSteps is null)
+        {
+            faults.Add(new("save_strategy is steps, but save_steps is missing.", [nameof(SaveSteps)]));
+        }
+
         return faults;
     }
+
+    /// <summary>A field that has no meaning without evaluations; null where there is none.</summary>
+    [JsonIgnore]
+    public string? NeedsEvaluation =>
+        LoadBestModelAtEnd ? "load_best_model_at_end"
+        : EarlyStoppingPatience is not null ? "early_stopping_patience"
+        : MetricForBestModel is not null ? "metric_for_best_model"
+        : SaveStrategy is Training.SaveStrategy.Best ? "save_strategy"
+        : null;
+}
+
+/// <summary>Where metrics go besides the events.</summary>
+public enum ReportTarget
+{
+    None,
+    Tensorboard,
 }

@@ -1,7 +1,7 @@
 namespace PeftServer.Engine.Training;
 
 /// <summary>How far a run has come in this process, and how fast it goes.</summary>
-internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimeProvider clock)
+internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimeProvider clock, long tokens = 0)
 {
     private readonly long _started = clock.GetTimestamp();
     private readonly int _first = stepsDone;
@@ -9,8 +9,8 @@ internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimePro
 
     public int StepsDone { get; private set; } = stepsDone;
 
-    /// <summary>Tokens that went through the model in this process.</summary>
-    public long Tokens { get; private set; }
+    /// <summary>Tokens that went through the model, in the processes before this one too.</summary>
+    public long Tokens { get; private set; } = tokens;
 
     /// <summary>Over the last 20 steps.</summary>
     public double TokensPerSecond => _recent.Sum(step => step.Tokens) / Math.Max(1e-9, _recent.Sum(step => step.Time.TotalSeconds));

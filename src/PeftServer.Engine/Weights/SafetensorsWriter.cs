@@ -53,12 +53,12 @@ public static class SafetensorsWriter
         }
     }
 
-    /// <summary>Bytes of the file that float32 tensors of these shapes make, which need not be there.</summary>
-    public static long SizeOfFloats(IEnumerable<(string Name, IReadOnlyList<long> Shape)> tensors)
+    /// <summary>Bytes of the file that tensors of these shapes and bytes an element make, which need not be there.</summary>
+    public static long SizeOf(IEnumerable<(string Name, IReadOnlyList<long> Shape, int ElementSize)> tensors)
     {
         var order = tensors.OrderBy(entry => entry.Name, Utf8Order.Instance).ToList();
-        var data = order.Sum(entry => sizeof(float) * entry.Shape.Aggregate(1L, (product, size) => product * size));
-        return sizeof(ulong) + Header(order.Select(entry => (entry.Name, entry.Shape, "F32", (long)sizeof(float))), Usual).Length + data;
+        var data = order.Sum(entry => entry.ElementSize * entry.Shape.Aggregate(1L, (product, size) => product * size));
+        return sizeof(ulong) + Header(order.Select(entry => (entry.Name, entry.Shape, "F32", (long)entry.ElementSize)), Usual).Length + data;
     }
 
     private static int Rank(string dtype) =>

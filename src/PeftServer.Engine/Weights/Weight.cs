@@ -25,6 +25,9 @@ public sealed class Weight(params long[] shape)
     /// <summary>Whether PEFT registers it as a buffer: saved, but no parameter and so not counted.</summary>
     public bool IsBuffer { get; internal init; }
 
+    /// <summary>Bytes of an element in a file: floats and small indices have four.</summary>
+    public int ElementSize { get; internal init; } = 4;
+
     /// <summary>Whether only tensors of the base decide the true shape, and this one stands in for it on a model of shapes alone.</summary>
     public bool IsNominal { get; internal init; }
 

@@ -13,6 +13,7 @@ internal sealed partial class JobSupervisor(
 {
     private static readonly TimeSpan TailPeriod = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan CancelPatience = TimeSpan.FromSeconds(1.2); // of the 2 s that a cancel may take
+    private static readonly TimeSpan PausePatience = TimeSpan.FromMinutes(5); // a step, and a checkpoint on a slow disk
     private static readonly TimeSpan StopPatience = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan WritePatience = TimeSpan.FromSeconds(4.5);
     private static readonly TimeSpan ExitPatience = TimeSpan.FromSeconds(30);
@@ -55,7 +56,7 @@ internal sealed partial class JobSupervisor(
 
     private async Task SuperviseAsync(JobLease lease, TrainingDevice device, LeaseKeeper keeper, CancellationToken stopping, CancellationToken writable)
     {
-        using var interrupted = CancellationTokenSource.CreateLinkedTokenSource(stopping, keeper.CancelAsked, writable);
+        using var interrupted = CancellationTokenSource.CreateLinkedTokenSource(stopping, keeper.CancelAsked, keeper.PauseAsked, writable);
         TrainerProcess? trainer = null;
         RunFolder? run = null;
         TrainingEvent? outcome = null;
@@ -76,7 +77,7 @@ internal sealed partial class JobSupervisor(
         {
             if (trainer is not null)
             {
-                await (keeper.CancelAsked.IsCancellationRequested ? trainer.StopAsync("cancel", CancelPatience) : trainer.StopAsync(null, StopPatience));
+                await StopAsync(trainer, keeper, stopping);
                 outcome = await record.StoreEventsAsync(lease, new EventsFile(run!.Events), writable);
             }
         }
@@ -90,6 +91,21 @@ internal sealed partial class JobSupervisor(
         {
             await EndAsync(lease, run, trainer, outcome, keeper, stopping, writable);
         }
+    }
+
+    /// <summary>Ends the trainer as the job's owner or this worker's end wants it. A cancel may come while it pauses.</summary>
+    private static async Task StopAsync(TrainerProcess trainer, LeaseKeeper keeper, CancellationToken stopping)
+    {
+        if (keeper.PauseAsked.IsCancellationRequested && !keeper.CancelAsked.IsCancellationRequested && !stopping.IsCancellationRequested)
+        {
+            using var interrupted = CancellationTokenSource.CreateLinkedTokenSource(stopping, keeper.CancelAsked, keeper.Lost);
+            if (await trainer.AskAsync("pause", PausePatience, interrupted.Token))
+            {
+                return;
+            }
+        }
+
+        await (keeper.CancelAsked.IsCancellationRequested ? trainer.StopAsync("cancel", CancelPatience) : trainer.StopAsync(null, StopPatience));
     }
 
     // Cancelled wins over succeeded: who asked for no model gets none. A stop wins over everything but a finished run.
@@ -106,6 +122,7 @@ internal sealed partial class JobSupervisor(
         {
             { Type: TrainingEventType.Succeeded } => record.PublishAsync(lease, run!, outcome, writable),
             { Type: TrainingEventType.Failed } => record.FailAsync(lease, new JobError("training_failed", outcome.Message), writable),
+            _ when keeper.PauseAsked.IsCancellationRequested => record.PauseAsync(lease, writable), // from its last checkpoint, wherever it stopped
             _ when stopping.IsCancellationRequested => record.HandBackAsync(lease, writable),
             { } => record.FailAsync(lease, new JobError("trainer_stopped", $"The trainer stopped without being asked: {outcome.Message}"), writable),
             null => record.FailAsync(lease, new JobError("trainer_crashed", trainer!.Obituary()), writable),

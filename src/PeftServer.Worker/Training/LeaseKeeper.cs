@@ -13,6 +13,7 @@ internal sealed partial class LeaseKeeper : IAsyncDisposable
     private readonly CancellationTokenSource _done = new();
     private readonly CancellationTokenSource _lost = new();
     private readonly CancellationTokenSource _cancelAsked = new();
+    private readonly CancellationTokenSource _pauseAsked = new();
     private readonly Task _loop;
 
     public LeaseKeeper(JobLease lease, JobClaims claims, JobSignals signals, TimeSpan duration, TimeProvider clock, ILogger logger) =>
@@ -23,6 +24,8 @@ internal sealed partial class LeaseKeeper : IAsyncDisposable
 
     public CancellationToken CancelAsked => _cancelAsked.Token;
 
+    public CancellationToken PauseAsked => _pauseAsked.Token;
+
     public async ValueTask DisposeAsync()
     {
         await _done.CancelAsync();
@@ -30,6 +33,7 @@ internal sealed partial class LeaseKeeper : IAsyncDisposable
         _done.Dispose();
         _lost.Dispose();
         _cancelAsked.Dispose();
+        _pauseAsked.Dispose();
     }
 
     private async Task KeepAsync(JobLease lease, JobClaims claims, JobSignals signals, TimeSpan duration, TimeProvider clock, ILogger logger)
@@ -77,8 +81,12 @@ internal sealed partial class LeaseKeeper : IAsyncDisposable
         }
     }
 
-    private Task ListenAsync(JobState? desired) =>
-        desired is JobState.Cancelled ? _cancelAsked.CancelAsync() : Task.CompletedTask;
+    private Task ListenAsync(JobState? desired) => desired switch
+    {
+        JobState.Cancelled => _cancelAsked.CancelAsync(),
+        JobState.Paused => _pauseAsked.CancelAsync(),
+        _ => Task.CompletedTask,
+    };
 
     [LoggerMessage(LogLevel.Warning, "Job {JobId} is no longer held under epoch {Epoch}")]
     private static partial void LeaseLost(ILogger logger, string jobId, long epoch);

@@ -2,6 +2,7 @@ using System.Text.Json;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using PeftServer.Core.Data;
+using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
 using PeftServer.Core.Storage;
@@ -11,7 +12,8 @@ namespace PeftServer.Worker.Training;
 
 /// <summary>Brings what a run says and makes into the database and the store. A database that is away is waited for.</summary>
 internal sealed partial class RunRecord(
-    JobWriter writer, JobClaims claims, AdapterFolders adapters, IOptions<ModelsOptions> options, TimeProvider clock, ILogger<RunRecord> logger)
+    JobWriter writer, JobClaims claims, JobStore jobs, AdapterFolders adapters, IArtifactStore store,
+    IOptions<ModelsOptions> options, TimeProvider clock, ILogger<RunRecord> logger)
 {
     private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(500);
 
@@ -56,13 +58,27 @@ internal sealed partial class RunRecord(
     public async Task PublishAsync(JobLease lease, RunFolder run, TrainingEvent succeeded, CancellationToken cancellationToken)
     {
         var manifest = await adapters.PutAsync(run.Adapter, cancellationToken);
+        var results = await ResultsAsync(lease.JobId, cancellationToken);
         var tokens = succeeded.Data?.GetValueOrDefault("trained_tokens") is { ValueKind: JsonValueKind.Number } number ? number.GetInt64() : 0;
         await PatientlyAsync(
             () => writer.WriteAsync(
                 lease,
-                transaction => transaction.SucceedAsync(manifest, transaction.Job.Peft.PeftType, NameOf(transaction.Job), tokens, cancellationToken),
+                transaction => transaction.SucceedAsync(manifest, transaction.Job.Peft.PeftType, NameOf(transaction.Job), tokens, cancellationToken, results),
                 cancellationToken),
             cancellationToken);
+    }
+
+    public Task PauseAsync(JobLease lease, CancellationToken cancellationToken) =>
+        WriteAsync(lease, transaction => transaction.Pause(), cancellationToken);
+
+    /// <summary>The file of the job's metrics; its bytes are in the store, its row comes with the success.</summary>
+    private async Task<StoredFile> ResultsAsync(string jobId, CancellationToken cancellationToken)
+    {
+        IReadOnlyList<JobEvent> events = [];
+        await PatientlyAsync(async () => events = await jobs.EventsAfterAsync(jobId, 0, int.MaxValue, cancellationToken), cancellationToken);
+        using var content = new MemoryStream(JobResults.Csv(events));
+        var blob = await store.PutAsync(content, long.MaxValue, cancellationToken);
+        return new StoredFile { Filename = JobResults.FileName, Purpose = JobResults.Purpose, Bytes = blob.Bytes, Sha256 = blob.Sha256 };
     }
 
     private Task WriteAsync(JobLease lease, Action<JobTransaction> write, CancellationToken cancellationToken) =>

@@ -60,6 +60,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             ValidationFile = job.ValidationFile is null ? null : Path.GetFileName(run.ValidationFile),
             Peft = job.Peft,
             Experts = mixes ? Path.GetFileName(run.Experts) : null,
+            Method = job.Method,
             Training = job.Training,
             Device = device.NameInTrainer,
         };

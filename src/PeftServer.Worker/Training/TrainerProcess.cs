@@ -53,6 +53,22 @@ internal sealed class TrainerProcess : IDisposable
         }
     }
 
+    /// <summary>Asks it to end by <paramref name="command"/> and waits; false when it has not ended in time or <paramref name="interrupted"/> was signalled.</summary>
+    public async Task<bool> AskAsync(string command, TimeSpan patience, CancellationToken interrupted)
+    {
+        try
+        {
+            await _process.StandardInput.WriteLineAsync(command.AsMemory(), interrupted);
+            await _process.StandardInput.FlushAsync(interrupted);
+            await _process.WaitForExitAsync(interrupted).WaitAsync(patience, interrupted);
+            return true;
+        }
+        catch (Exception e) when (e is IOException or TimeoutException or OperationCanceledException)
+        {
+            return _process.HasExited;
+        }
+    }
+
     /// <summary>How a crash is told to the job's owner: exit code or signal, and the end of what it wrote to standard error.</summary>
     public string Obituary()
     {

@@ -4,11 +4,13 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Prompts;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Engine.Training;
 using PeftServer.Engine.Weights;
 using PeftServer.Worker.Training;
 
@@ -22,8 +24,6 @@ internal sealed partial class JobFilesCheck(
     JobClaims claims, JobSignals signals, JobWriter writer, JobAlarms alarms, FileStore files, BaseModels models,
     IOptions<WorkerOptions> options, TimeProvider clock, ILogger<JobFilesCheck> logger)
 {
-    private const int UsualPositions = 2048; // where config.json does not say
-
     public async Task RunAsync(JobLease lease, CancellationToken stopping)
     {
         await using var keeper = new LeaseKeeper(lease, claims, signals, options.Value.Lease, clock, logger);
@@ -32,7 +32,7 @@ internal sealed partial class JobFilesCheck(
         {
             var job = await claims.LoadAsync(lease.JobId, interrupted.Token);
             var (reports, fault) = await InspectOrFailAsync(job, interrupted.Token);
-            await writer.WriteAsync(lease, transaction => Conclude(transaction, reports, fault), interrupted.Token);
+            await writer.WriteAsync(lease, transaction => Conclude(transaction, reports, fault, models.Find(job.BaseModel)), interrupted.Token);
             if (fault is null)
             {
                 alarms.EnqueueTraining();
@@ -48,7 +48,7 @@ internal sealed partial class JobFilesCheck(
         }
     }
 
-    private static void Conclude(JobTransaction transaction, IReadOnlyList<DatasetReport> reports, JobError? fault)
+    private static void Conclude(JobTransaction transaction, IReadOnlyList<DatasetReport> reports, JobError? fault, BaseModel? model)
     {
         foreach (var report in reports)
         {
@@ -59,6 +59,14 @@ internal sealed partial class JobFilesCheck(
         {
             transaction.Fail(fault);
             return;
+        }
+
+        var job = transaction.Job;
+        if (job.AutoSettings.Count > 0)
+        {
+            var (training, reasons) = AutoSettings.Pick(
+                job.AutoSettings, job.Training, reports[0].Summary, job.Method, job.Peft, PretrainedModel.Plan(model!.Folder, job.Method.Head).ParameterCount);
+            transaction.Resolve(training, reasons);
         }
 
         transaction.Queue();
@@ -89,7 +97,7 @@ internal sealed partial class JobFilesCheck(
         try
         {
             var tokenizer = Tokenizer.Load(model.Folder);
-            var positions = PretrainedConfig.Read(model.Folder).Int("max_position_embeddings", UsualPositions);
+            var positions = MethodData.LengthOf(PretrainedModel.Plan(model.Folder, job.Method.Head));
             var virtualTokens = (job.Peft as PromptConfig)?.NumVirtualTokens ?? 0;
             if (virtualTokens >= positions - 1)
             {
@@ -97,10 +105,16 @@ internal sealed partial class JobFilesCheck(
                     "invalid_value", $"{virtualTokens} virtual tokens leave no room in the {positions} that '{job.BaseModel}' takes. Use fewer.", "peft.num_virtual_tokens"));
             }
 
-            var maxLength = Math.Min(job.Training.MaxLength ?? int.MaxValue, positions - virtualTokens);
+            var maxLength = MethodData.MaxLength(job.Training, positions - virtualTokens);
+            var labels = await LabelsAsync(job, cancellationToken);
+            if (labels is { Count: < 2 } && job.Method.Type is not TrainingMethodType.Reward)
+            {
+                return ([], new JobError("invalid_training_file", $"The file {job.TrainingFile} has {labels.Count} label(s); there must be at least two to tell apart.", "training_file"));
+            }
+
             foreach (var (field, fileId) in FilesOf(job))
             {
-                reports.Add(await ReadAsync(job, field, fileId, tokenizer, maxLength, cancellationToken));
+                reports.Add(await ReadAsync(job, field, fileId, tokenizer, maxLength, labels, cancellationToken));
             }
         }
         catch (StagingException e)
@@ -115,14 +129,23 @@ internal sealed partial class JobFilesCheck(
         return (reports, reports.Select(report => report.Fault).FirstOrDefault(fault => fault is not null));
     }
 
+    private async Task<IReadOnlyList<string>?> LabelsAsync(FineTuningJob job, CancellationToken cancellationToken)
+    {
+        await using var content = await files.OpenForJobAsync(job, "training_file", job.TrainingFile, cancellationToken);
+        return await Task.Run(() => MethodData.Labels(job.Method, content, cancellationToken), cancellationToken);
+    }
+
     private async Task<DatasetReport> ReadAsync(
-        FineTuningJob job, string field, string fileId, Tokenizer tokenizer, int maxLength, CancellationToken cancellationToken)
+        FineTuningJob job, string field, string fileId, Tokenizer tokenizer, int maxLength, IReadOnlyList<string>? labels, CancellationToken cancellationToken)
     {
         await using var content = await files.OpenForJobAsync(job, field, fileId, cancellationToken);
-        var data = await Task.Run(
-            () => TrainingData.Read(content, tokenizer, new TrainingDataOptions { MaxLength = maxLength }, cancellationToken), cancellationToken);
-        return new DatasetReport(field, fileId, data.Summary, maxLength);
+        var (rows, summary) = await Task.Run(() => MethodData.Read(job.Method, content, tokenizer, job.Training, maxLength, labels, cancellationToken), cancellationToken);
+        return new DatasetReport(field, fileId, summary, maxLength, Misfit(job.Peft, rows));
     }
+
+    /// <summary>A row of a task that the job's method does not know.</summary>
+    private static string? Misfit(AdapterConfig method, object rows) => method is not IKnowsTasks || rows is not TrainingData texts ? null : texts.Rows
+        .Select(row => IKnowsTasks.Fault(method, row.Task) is { } fault ? $"line {row.Line}, task_id: {fault}" : null).FirstOrDefault(fault => fault is not null);
 
     private static IEnumerable<(string Field, string FileId)> FilesOf(FineTuningJob job)
     {

@@ -65,6 +65,57 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
         job.GetProperty("validation_file").GetString().ShouldBe(file);
     }
 
+    [Theory]
+    [InlineData("dpo", """{"beta": 0.2, "loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}""", "beta", "0.2", "CAUSAL_LM")]
+    [InlineData("dpo", """{"hyperparameters": {"beta": 0.4, "n_epochs": 2}}""", "beta", "0.4", "CAUSAL_LM")]
+    [InlineData("cpo", "{}", "cpo_alpha", "1", "CAUSAL_LM")]
+    [InlineData("simpo", """{"simpo_gamma": 1}""", "beta", "2", "CAUSAL_LM")]
+    [InlineData("orpo", "{}", "beta", "0.1", "CAUSAL_LM")]
+    [InlineData("kto", """{"desirable_weight": 2}""", "desirable_weight", "2", "CAUSAL_LM")]
+    [InlineData("reward", """{"center_rewards_coefficient": 0.01}""", "center_rewards_coefficient", "0.01", "SEQ_CLS")]
+    [InlineData("grpo", """{"grader": {"type": "string_check", "input": "{{ sample.output_text }}", "reference": "{{ item.answer }}", "operation": "eq"}}""", "num_generations", "8", "CAUSAL_LM")]
+    [InlineData("pretraining", "{}", "label_smoothing_factor", "0", "CAUSAL_LM")]
+    [InlineData("classification", """{"labels": ["ham", "spam"]}""", "labels", "[\"ham\",\"spam\"]", "SEQ_CLS")]
+    [InlineData("token_classification", "{}", "labels", "null", "TOKEN_CLS")]
+    [InlineData("question_answering", """{"doc_stride": 64}""", "doc_stride", "64", "QUESTION_ANS")]
+    [InlineData("seq2seq", "{}", "max_target_length", "null", "SEQ_2_SEQ_LM")]
+    [InlineData("embedding", """{"symmetric": true}""", "scale", "20", "FEATURE_EXTRACTION")]
+    public async Task Create_Method_IsStoredAndShownWithItsDefaults(string type, string settings, string field, string value, string task)
+    {
+        var id = await server.CreateJobAsync($$""", "method": {"type": "{{type}}", "{{type}}": {{settings}}}""");
+
+        var (_, job) = await server.GetAsync($"{Jobs}/{id}");
+        job.GetProperty("method").GetProperty("type").GetString().ShouldBe(type);
+        job.GetProperty("method").GetProperty(type).GetProperty(field).GetRawText().ShouldBe(value);
+        job.GetProperty("method").GetProperty(type).GetProperty("hyperparameters").GetRawText().ShouldBe(job.GetProperty("hyperparameters").GetRawText());
+        job.GetProperty("peft").GetProperty("task_type").GetString().ShouldBe(task);
+    }
+
+    [Fact]
+    public async Task Create_Auto_IsShownUntilItIsPicked()
+    {
+        var id = await server.CreateJobAsync(""", "method": {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": "auto", "batch_size": 4, "learning_rate_multiplier": "auto"}}}""");
+
+        var (_, job) = await server.GetAsync($"{Jobs}/{id}");
+        job.GetProperty("hyperparameters").GetRawText().ShouldBe("""{"batch_size":4,"learning_rate_multiplier":"auto","n_epochs":"auto"}""");
+        (await server.Services.GetRequiredService<JobStore>().FindAsync("default", id, Token))!.AutoSettings.ShouldBe(["n_epochs", "learning_rate_multiplier"]);
+    }
+
+    [Fact]
+    public async Task PauseAndResume_ThroughTheApi_SayWhereTheJobStands()
+    {
+        var id = await server.CreateJobAsync();
+        var (early, fault) = await server.PostAsync($"{Jobs}/{id}/pause", "{}");
+        early.ShouldBe(HttpStatusCode.Conflict);
+        fault.GetProperty("error").GetProperty("code").GetString().ShouldBe("job_not_pausable");
+
+        await server.StartJobAsync(id);
+        (await server.PostAsync($"{Jobs}/{id}/pause", "{}")).Body.GetProperty("status").GetString().ShouldBe("running"); // until its worker has seen to it
+        (await server.PostAsync($"{Jobs}/{id}/resume", "{}")).Status.ShouldBe(HttpStatusCode.OK);
+        (await server.Services.GetRequiredService<JobStore>().FindAsync("default", id, Token))!.DesiredState.ShouldBeNull();
+        (await server.PostAsync($"{Jobs}/ftjob-none/resume", "{}")).Status.ShouldBe(HttpStatusCode.NotFound);
+    }
+
     [Fact]
     public async Task Create_PeftAndTraining_AreStoredAsTheyAre()
     {
@@ -106,9 +157,30 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "use_qalora": true}}""", "peft.use_qalora", "not supported")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "init_lora_weights": "magic"}}""", "peft.init_lora_weights", "gaussian")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "target_modules": "(["}}""", "peft.target_modules", "regular expression")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA", "adapters": {"0": "ft:nobody"}}}""", "peft.adapters.0", "no fine-tuned model of tiny-llama")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA", "adapters": {"first": "ft:nobody"}}}""", "peft.adapters", "as PEFT names the experts")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA"}}""", "peft.adapters", "ft:")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "CARTRIDGE", "num_frozen_tokens": 20}}""", "peft.num_frozen_tokens", "Freeze fewer")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "TEXT"}}""", "peft.prompt_tuning_init_text", "needs a prompt_tuning_init_text")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "PREFIX_TUNING", "init_weights": "one"}}""", "peft.init_weights", "zero")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "CPT", "cpt_token_ids": [1, 2], "cpt_mask": [1]}}""", "peft.cpt_token_ids", "the same length")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"learning_rate": 500}}""", "training.learning_rate", "between 0 and 100")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"lr_scheduler_type": "cosin"}}""", "training.lr_scheduler_type", "did you mean 'cosine'?")]
-    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {}}}""", "method.type", "supervised")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "reinforcement"}}""", "method.type", "grpo")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"load_best_model_at_end": true}}""", "training.load_best_model_at_end", "validation_file")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"eval_strategy": "no", "early_stopping_patience": 2}}""", "training.eval_strategy", "early_stopping_patience")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "training": {"save_total_limit": 0}}""", "training.save_total_limit", "training.save_total_limit is 0")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "kto": {"beta": 0.2}}}""", "method.kto", "method.type is 'dpo'")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"beta": -1}}}""", "method.dpo.beta", "method.dpo.beta is -1")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"bta": 1}}}""", "method.dpo.bta", "Did you mean 'beta'?")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"loss_type": "sigmoidal"}}}""", "method.dpo.loss_type", "method.dpo.loss_type")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"beta": 0.3, "hyperparameters": {"beta": 0.2}}}}""", "method.dpo.beta", "say the same thing")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 1}}}, "training": {"num_train_epochs": 1}}""", "method.dpo.hyperparameters.n_epochs", "'training.num_train_epochs'")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "grpo"}}""", "method.grpo.grader", "grader")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "grpo", "grpo": {"grader": {"type": "python", "source": "1"}}}}""", "method.grpo.grader.type", "refused")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "grpo", "grpo": {"grader": {"type": "string_chek"}}}}""", "method.grpo.grader.type", "string_check")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "classification"}, "peft": {"peft_type": "LORA", "task_type": "CAUSAL_LM"}}""", "peft.task_type", "SEQ_CLS")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "classification", "classification": {"labels": ["a"]}}}""", "method.classification.labels", "at least two")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1.5}}}}""", "method.supervised.hyperparameters.n_epochs", "from 1 to 50")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "hyperparameters": {"batch_size": "many"}}""", "hyperparameters.batch_size", "auto")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "hyperparameters": {"n_epochs": 1}, "training": {"num_train_epochs": 1}}""", "hyperparameters.n_epochs", "'training.num_train_epochs'")]

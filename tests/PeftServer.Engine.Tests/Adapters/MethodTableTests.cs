@@ -29,8 +29,29 @@ public sealed partial class MethodTableTests : IDisposable
     /// <summary>What the table says beside a method's defaults.</summary>
     private static readonly Dictionary<string, (string Json, string Words)> Settings = new()
     {
+        ["ADAPTERS vera"] = ("""{ "config": "vera[attn_matrices=['q']]" }""", "q alone"),
         ["CPT"] = ($$"""{ "cpt_token_ids": [{{string.Join(", ", Enumerable.Range(5, 20))}}] }""", "20 tokens"),
+        ["TRAINABLE_TOKENS"] = ("""{ "token_indices": [128000, 128001] }""", "2 tokens"),
         ["XLORA"] = ("""{ "adapters": { "0": "a", "1": "b" } }""", "two LoRAs as experts, whose files come on top"),
+    };
+
+    /// <summary>The adapters library's methods by one name each.</summary>
+    private static readonly Dictionary<string, string> AdapterHubPapers = new()
+    {
+        ["seq_bn"] = "[Pfeiffer et al. 2020](https://arxiv.org/abs/2005.00247)",
+        ["double_seq_bn"] = "[Houlsby et al. 2019](https://arxiv.org/abs/1902.00751)",
+        ["par_bn"] = "[He et al. 2021](https://arxiv.org/abs/2110.04366)",
+        ["seq_bn_inv"] = "[Pfeiffer et al. 2020](https://arxiv.org/abs/2005.00052)",
+        ["compacter"] = "[Mahabadi et al. 2021](https://arxiv.org/abs/2106.04647)",
+        ["lora"] = "[Hu et al. 2021](https://arxiv.org/abs/2106.09685)",
+        ["ia3"] = "[Liu et al. 2022](https://arxiv.org/abs/2205.05638)",
+        ["dora"] = "[Liu et al. 2024](https://arxiv.org/abs/2402.09353)",
+        ["vera"] = "[Kopiczko et al. 2023](https://arxiv.org/abs/2310.11454)",
+        ["prefix_tuning"] = "[Li and Liang 2021](https://arxiv.org/abs/2101.00190)",
+        ["prompt_tuning"] = "[Lester et al. 2021](https://arxiv.org/abs/2104.08691)",
+        ["loreft"] = "[Wu et al. 2024](https://arxiv.org/abs/2404.03592)",
+        ["mam"] = "[He et al. 2021](https://arxiv.org/abs/2110.04366)",
+        ["unipelt"] = "[Mao et al. 2022](https://arxiv.org/abs/2110.07577)",
     };
 
     private readonly string _experts = Directory.CreateTempSubdirectory("peftserver-experts-").FullName;
@@ -64,19 +85,26 @@ public sealed partial class MethodTableTests : IDisposable
         }
 
         var model = PretrainedModel.Plan(PretrainedConfig.Parse(Shape));
-        var lines = AdapterConfig.Types.Where(type => type.Key != "ADAPTERS").Select(type => Line(type.Key, type.Value, model));
+        var lines = AdapterConfig.Types.SelectMany(type => type.Key == "ADAPTERS"
+            ? AdapterHubPapers.Select(name => Line($"ADAPTERS {name.Key}", name.Value, model))
+            : [Line(type.Key, Paper(type.Value), model)]);
         return "| `peft_type` | paper | parameters | file | merges |\n| --- | --- | ---: | ---: | --- |\n" + string.Concat(lines.Select(line => line + "\n"));
     }
 
-    private string Line(string method, Type type, PretrainedModel model)
+    private string Line(string method, string paper, PretrainedModel model)
     {
         var (json, words) = Settings.GetValueOrDefault(method, ("{}", ""));
         var settings = JsonNode.Parse(json)!.AsObject();
-        settings["peft_type"] = method;
+        settings["peft_type"] = method.Split(' ')[0];
+        if (method.Split(' ') is [_, var name])
+        {
+            settings["config"] ??= name;
+        }
+
         var config = settings.Deserialize<AdapterConfig>(PeftJson.Options)!;
         using var adapter = (config is XloraConfig mixture ? mixture with { ExpertFolder = _experts } : config).CreateAdapter(model);
         var note = words.Length == 0 ? "" : $" ({words})";
-        return $"| `{method}`{note} | {Paper(type)} | {adapter.TrainableCount.ToString("N0", CultureInfo.InvariantCulture)} | {Size(AdapterFile.SizeOf(adapter))} | {(Merges(method) ? "yes" : "no")} |";
+        return $"| `{method.Replace(" ", "` `", StringComparison.Ordinal)}`{note} | {paper} | {adapter.TrainableCount.ToString("N0", CultureInfo.InvariantCulture)} | {Size(AdapterFile.SizeOf(adapter))} | {(Merges(method) ? "yes" : "no")} |";
     }
 
     private static string Size(long bytes) => bytes switch

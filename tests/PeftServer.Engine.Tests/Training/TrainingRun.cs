@@ -10,15 +10,23 @@ internal sealed class TrainingRun : IDisposable
 {
     private readonly List<TrainingEvent> _events = [];
 
-    public TrainingRun(IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1, AdapterConfig? peft = null)
+    public TrainingRun(
+        IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1, string? model = null,
+        IEnumerable<string>? evaluated = null, AdapterConfig? peft = null)
     {
         File.WriteAllLines(Path.Combine(Folder, "rows.jsonl"), rows);
+        if (evaluated is not null)
+        {
+            File.WriteAllLines(Path.Combine(Folder, "valid.jsonl"), evaluated);
+        }
+
         var arguments = new TrainingArguments { MaxSteps = 6, PerDeviceTrainBatchSize = 2, LearningRate = 5e-3, LrSchedulerType = LearningRateSchedule.Constant, SaveSteps = 2 };
         Spec = new TrainingSpec
         {
-            Model = Samples.TinyLlama,
-            ModelName = "tiny-llama",
+            Model = model ?? Samples.TinyLlama,
+            ModelName = model is null ? "tiny-llama" : "small",
             TrainingFile = Path.Combine(Folder, "rows.jsonl"),
+            ValidationFile = evaluated is null ? null : Path.Combine(Folder, "valid.jsonl"),
             Peft = peft ?? new LoraConfig { R = 4, LoraDropout = dropout },
             Method = method ?? new TrainingMethod(),
             Training = change?.Invoke(arguments) ?? arguments,
@@ -30,7 +38,9 @@ internal sealed class TrainingRun : IDisposable
 
     public TrainingSpec Spec { get; init; }
 
-    public string Weights => Path.Combine(Folder, TrainingSpec.AdapterFolder, "adapter_model.safetensors");
+    public string AdapterFolder => Path.Combine(Folder, TrainingSpec.AdapterFolder);
+
+    public string Weights => Path.Combine(AdapterFolder, "adapter_model.safetensors");
 
     /// <summary>The loss of every step so far.</summary>
     public IReadOnlyList<double> Losses => [.. Metrics("train_loss")];
@@ -50,7 +60,8 @@ internal sealed class TrainingRun : IDisposable
     }
 
     /// <summary>Runs on; stops as <paramref name="stop"/> says once <paramref name="steps"/> steps are reported.</summary>
-    public TrainingOutcome Run(int? steps = null, StopRequest stop = StopRequest.None)
+    public TrainingOutcome Run(
+        int? steps = null, StopRequest stop = StopRequest.None, Action<int>? beforeMicroBatch = null, Func<string, long>? freeDisk = null)
     {
         var control = new TrainerControl();
         using var events = new EventLog(Folder, TimeProvider.System, written =>
@@ -61,7 +72,11 @@ internal sealed class TrainingRun : IDisposable
                 control.Stop(stop);
             }
         });
-        return new Trainer(Spec, Folder, events, control, TimeProvider.System).Run();
+        return new Trainer(Spec, Folder, events, control, TimeProvider.System)
+        {
+            BeforeMicroBatch = beforeMicroBatch,
+            FreeDisk = freeDisk ?? DiskSpace.Free,
+        }.Run();
     }
 
     public void Dispose() => Directory.Delete(Folder, recursive: true);

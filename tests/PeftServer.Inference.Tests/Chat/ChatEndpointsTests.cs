@@ -83,6 +83,7 @@ public sealed class ChatEndpointsTests(TestDatabase database) : IClassFixture<Te
     [InlineData("""{"model": "nobody", "messages": [{"role": "user", "content": "Hi"}]}""", 404, "model", "model_not_found")]
     [InlineData("""{"model": "tiny-llama", "messages": []}""", 400, "messages", "invalid_value")]
     [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "temperature": 3}""", 400, "temperature", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "task_id": 1}""", 400, "task_id", "invalid_value")]
     [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "max_tokns": 3}""", 400, "max_tokns", "unknown_parameter")]
     [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "response_format": {"type": "json_object"}}""", 400, "response_format", "unsupported_parameter")]
     public async Task Complete_BadRequest_NamesTheField(string request, int status, string field, string code)

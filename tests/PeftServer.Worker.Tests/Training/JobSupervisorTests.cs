@@ -31,6 +31,13 @@ public sealed class JobSupervisorTests(TestDatabase database) : IClassFixture<Te
         events[^2].Message.ShouldBe($"New fine-tuned model created: {job.FineTunedModel}");
         events[^1].Message.ShouldBe("The job has successfully completed");
         (await jobs.StepsOfAsync(id)).ShouldBe([1, 2, 3]);
+        var files = jobs.Get<PeftServer.Core.Files.FileStore>();
+        var results = await files.FindAsync(Tenancy.DefaultProject, job.ResultFiles.ShouldHaveSingleItem(), Now);
+        results!.Purpose.ShouldBe("fine-tune-results");
+        using (var csv = new StreamReader(await files.OpenAsync(results, Now)))
+        {
+            (await csv.ReadToEndAsync(Now)).ShouldBe("step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,1.5,,,\n2,1.5,,,\n3,1.5,,,\n");
+        }
 
         var model = await jobs.Get<ModelDirectory>().ResolveAsync(Tenancy.DefaultProject, job.FineTunedModel!, Now);
         var folder = await jobs.Get<AdapterFolders>().MaterializeAsync(model!.Adapter!, Now);
@@ -140,6 +147,49 @@ public sealed class JobSupervisorTests(TestDatabase database) : IClassFixture<Te
         (job.Attempt, job.LostLeases).ShouldBe((2, 0));
         (await jobs.StepsOfAsync(id)).ShouldBe(Enumerable.Range(1, 40)); // no step twice, none missing
         await next.StopAsync(Now);
+    }
+
+    [Fact]
+    public async Task Pause_RunningJob_RestsUntilItIsResumedAndMissesNoStep()
+    {
+        using var jobs = await TestJobs.OnAsync(database);
+        using var worker = await StartWorkerAsync();
+        var id = await jobs.QueueAsync("slow");
+        await jobs.StepOfAsync(id, 3);
+        var trainer = await TrainerOfAsync(await jobs.UntilAsync(id, job => job.RunAttempt > 0));
+
+        (await jobs.Get<JobStore>().PauseAsync(Tenancy.DefaultProject, id, Now))!.Value.Accepted.ShouldBeTrue();
+        var paused = await jobs.UntilAsync(id, job => job.State is JobState.Paused);
+        TestJobs.IsAlive(trainer).ShouldBeFalse();
+        (paused.DesiredState, paused.LeaseOwner).ShouldBe((null, null));
+
+        await Task.Delay(TimeSpan.FromSeconds(3), Now); // longer than a lease and a sweep
+        (await jobs.Get<JobClaims>().LoadAsync(id, Now)).State.ShouldBe(JobState.Paused);
+        (await jobs.Get<JobStore>().ResumeAsync(Tenancy.DefaultProject, id, Now))!.Value.Accepted.ShouldBeTrue();
+        jobs.Get<JobAlarms>().EnqueueTraining();
+        var job = await jobs.EndOfAsync(id);
+
+        job.State.ShouldBe(JobState.Succeeded, job.ErrorMessage);
+        (job.Attempt, job.LostLeases).ShouldBe((2, 0));
+        (await jobs.StepsOfAsync(id)).ShouldBe(Enumerable.Range(1, 40));
+        await worker.StopAsync(Now);
+    }
+
+    [Fact]
+    public async Task Pause_QueuedJob_IsPassedOverAndCanBeCancelled()
+    {
+        using var jobs = await TestJobs.OnAsync(database);
+        var id = await jobs.QueueAsync("quick", ring: false);
+        var store = jobs.Get<JobStore>();
+        (await store.PauseAsync(Tenancy.DefaultProject, id, Now))!.Value.Job.State.ShouldBe(JobState.Paused);
+        var other = await jobs.QueueAsync("quick");
+
+        using var worker = await StartWorkerAsync();
+        (await jobs.EndOfAsync(other)).State.ShouldBe(JobState.Succeeded);
+
+        (await jobs.Get<JobClaims>().LoadAsync(id, Now)).State.ShouldBe(JobState.Paused);
+        (await store.CancelAsync(Tenancy.DefaultProject, id, Now))!.Value.Job.State.ShouldBe(JobState.Cancelled);
+        await worker.StopAsync(Now);
     }
 
     [Fact]

@@ -59,6 +59,58 @@ public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<Te
     }
 
     [Fact]
+    public async Task Validate_RowsOfAnotherMethod_FailsNamingLineRuleAndRemedy()
+    {
+        var (job, _) = await ValidateAsync($"{Good}\n", job => job.State.IsFinal, method: new TrainingMethod { Type = TrainingMethodType.Classification });
+
+        (job.State, job.ErrorCode, job.ErrorParam).ShouldBe((JobState.Failed, "invalid_training_file", "training_file"));
+        job.ErrorMessage.ShouldNotBeNull();
+        job.ErrorMessage.ShouldContain("label(s)");
+    }
+
+    [Theory]
+    [InlineData(TrainingMethodType.Dpo, "Line 1: The row has neither chosen and rejected")]
+    [InlineData(TrainingMethodType.Grpo, "Line 1: messages[1].role: The chat ends with an assistant message, which the model shall write itself. Leave that message out")]
+    [InlineData(TrainingMethodType.Embedding, "Line 1: anchor: The row lacks anchor. Add anchor: a text. (missing_field)")]
+    public async Task Validate_RowsThatTheMethodCannotRead_FailsNamingThem(TrainingMethodType type, string reason)
+    {
+        var (job, _) = await ValidateAsync($"{Good}\n", job => job.State.IsFinal, method: new TrainingMethod { Type = type });
+
+        (job.State, job.ErrorCode, job.ErrorParam).ShouldBe((JobState.Failed, "invalid_training_file", "training_file"));
+        job.ErrorMessage.ShouldNotBeNull();
+        job.ErrorMessage.ShouldContain(reason);
+    }
+
+    [Fact]
+    public async Task Validate_BaseWithoutTheHead_FailsNamingIt()
+    {
+        var (job, _) = await ValidateAsync("""{"source": "a", "target": "b"}""", job => job.State.IsFinal, method: new TrainingMethod { Type = TrainingMethodType.Seq2Seq });
+
+        (job.ErrorCode, job.ErrorParam).ShouldBe(("model_not_usable", "model"));
+    }
+
+    [Fact]
+    public async Task Validate_Pairs_AreReadForTheirMethod()
+    {
+        var (job, events) = await ValidateAsync("""{"prompt": "a", "chosen": "b", "rejected": "c"}""", job => job.State is not JobState.ValidatingFiles, method: new TrainingMethod { Type = TrainingMethodType.Orpo });
+
+        job.State.ShouldNotBe(JobState.Failed, job.ErrorMessage);
+        events.ShouldContain(row => row.Message.Contains(": 1 of 1 rows are used"));
+    }
+
+    [Fact]
+    public async Task Validate_AutoSettings_ArePickedAndTheReasonIsTold()
+    {
+        var (job, events) = await ValidateAsync(
+            string.Concat(Enumerable.Repeat($"{Good}\n", 150)), job => job.State is not JobState.ValidatingFiles, auto: [AutoSettings.Epochs, AutoSettings.BatchSize, AutoSettings.LearningRate]);
+
+        (job.Training.NumTrainEpochs, job.Training.PerDeviceTrainBatchSize, job.Training.LearningRate).ShouldBe((5, 2, 1e-3));
+        job.AutoSettings.ShouldBeEmpty();
+        events.ShouldContain(row => row.Message == "n_epochs is auto: 5, since the file has 150 rows");
+        events.ShouldContain(row => row.Message.StartsWith("learning_rate_multiplier is auto: 5, a learning_rate of 0.001, since the model is small"));
+    }
+
+    [Fact]
     public async Task Validate_AlarmLost_TheSweepRings()
     {
         var (job, _) = await ValidateAsync($"{Good}\n", job => job.State is not JobState.ValidatingFiles, ring: false);
@@ -67,7 +119,7 @@ public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<Te
     }
 
     private async Task<(FineTuningJob Job, IReadOnlyList<JobEvent> Events)> ValidateAsync(
-        string rows, Func<FineTuningJob, bool> reached, string baseModel = "tiny-llama", bool ring = true)
+        string rows, Func<FineTuningJob, bool> reached, string baseModel = "tiny-llama", bool ring = true, TrainingMethod? method = null, IReadOnlyList<string>? auto = null)
     {
         using var jobs = await TestJobs.OnAsync(database);
         using var worker = await database.StartHostAsync(builder => builder.AddPeftWorker(), TestJobs.WorkerSettings);
@@ -75,7 +127,9 @@ public sealed class JobFilesCheckTests(TestDatabase database) : IClassFixture<Te
         var blob = await jobs.Get<IArtifactStore>().PutAsync(content, 1 << 20, Now);
         var file = await jobs.Get<FileStore>().AddAsync(
             new StoredFile { Filename = "train.jsonl", Purpose = "fine-tune", Bytes = blob.Bytes, Sha256 = blob.Sha256 }, Now);
-        var job = await jobs.Get<JobStore>().CreateAsync(TestDatabase.NewJob(file.Id, baseModel), Now);
+        var wanted = TestDatabase.NewJob(file.Id, baseModel, method);
+        wanted.AutoSettings = auto ?? [];
+        var job = await jobs.Get<JobStore>().CreateAsync(wanted, Now);
         if (ring)
         {
             jobs.Get<JobAlarms>().EnqueueValidation(job.Id);

@@ -165,6 +165,22 @@ public sealed record BottleneckConfig : HubMethod, ILeavesOut
 
     internal override void Attach(HubAdapter adapter)
     {
+        var (architecture, type) = (adapter.Architecture, adapter.Model.Config.ModelType);
+        if (Skip is Skip.BehindSum && OriginalLnBefore && architecture.NormsBefore)
+        {
+            throw new AdapterException("residual_before_ln", $"\"post_add\" is for models with a norm behind their blocks; {type} has it before them. Use true or false.");
+        }
+
+        if (!OriginalLnAfter && architecture.IsPlugin)
+        {
+            throw new AdapterException("original_ln_after", $"cannot be false on {type}: the library adds its residual behind the adapter in any case.");
+        }
+
+        if (InvAdapter is not null && !adapter.Model.Modules().OfType<HiddenSite>().Any(site => site.Layer < 0))
+        {
+            throw new AdapterException("inv_adapter", $"is not supported on {type}. Leave it null.");
+        }
+
         var shared = PhmLayer ? PhmShared.Attach(this, adapter) : null;
         foreach (var site in adapter.Model.Modules().OfType<ResidualSite>().Where(site => StandsAt(site.Sublayer) && !LeaveOut.Contains(site.Layer)))
         {

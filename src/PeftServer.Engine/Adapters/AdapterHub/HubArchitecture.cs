@@ -9,13 +9,17 @@ namespace PeftServer.Engine.Adapters.AdapterHub;
 /// <param name="Value">Name of the value projection.</param>
 /// <param name="Intermediate">What <c>intermediate_lora</c> means.</param>
 /// <param name="Output">What <c>output_lora</c> means.</param>
-/// <param name="InvertsOutput">Whether invertible adapters are undone before a static head too.</param>
+/// <param name="IsPlugin">
+/// Whether the library reaches the model by hooks: then it undoes invertible adapters before a static head too, has no prefixes, and adds the
+/// residual itself, whatever an adapter says.
+/// </param>
+/// <param name="NormsBefore">Whether blocks begin with a norm, so that none stands where they add to the stream.</param>
 internal sealed record HubArchitecture(
-    string Base, string Query, string Key, string Value, string Intermediate, string Output, bool InvertsOutput = false)
+    string Base, string Query, string Key, string Value, string Intermediate, string Output, bool IsPlugin = false, bool NormsBefore = true)
 {
-    private static readonly HubArchitecture Bert = new("bert", "self.query", "self.key", "self.value", ".intermediate.dense", ".output.dense");
+    private static readonly HubArchitecture Bert = new("bert", "self.query", "self.key", "self.value", ".intermediate.dense", ".output.dense", NormsBefore: false);
     private static readonly HubArchitecture Llama = new("model", "q_proj", "k_proj", "v_proj", "mlp.down_proj", "mlp.up_proj");
-    private static readonly HubArchitecture Plugin = Llama with { Intermediate = "mlp.up_proj", Output = "mlp.down_proj", InvertsOutput = true };
+    private static readonly HubArchitecture Plugin = Llama with { Intermediate = "mlp.up_proj", Output = "mlp.down_proj", IsPlugin = true };
 
     private static readonly Dictionary<string, HubArchitecture> Known = new()
     {
@@ -23,14 +27,14 @@ internal sealed record HubArchitecture(
         ["roberta"] = Bert with { Base = "roberta" },
         ["electra"] = Bert with { Base = "electra" },
         ["deberta-v2"] = Bert with { Base = "deberta", Query = "self.query_proj", Key = "self.key_proj", Value = "self.value_proj" },
-        ["distilbert"] = new("distilbert", "attention.q_lin", "attention.k_lin", "attention.v_lin", "ffn.lin1", "ffn.lin2"),
+        ["distilbert"] = new("distilbert", "attention.q_lin", "attention.k_lin", "attention.v_lin", "ffn.lin1", "ffn.lin2", NormsBefore: false),
         ["gpt2"] = new("transformer", "c_attn", "c_attn", "c_attn", "mlp.c_fc", "mlp.c_proj"),
         ["gptj"] = new("transformer", "q_proj", "k_proj", "v_proj", "mlp.fc_in", "mlp.fc_out"),
         ["llama"] = Llama,
         ["mistral"] = Llama,
         ["qwen2"] = Plugin,
         ["qwen3"] = Plugin,
-        ["bart"] = new("model", ".q_proj", ".k_proj", ".v_proj", ".fc1", ".fc2"),
+        ["bart"] = new("model", ".q_proj", ".k_proj", ".v_proj", ".fc1", ".fc2", NormsBefore: false),
         ["t5"] = new("", "Attention.q", "Attention.k", "Attention.v", "DenseReluDense.wi|DenseReluDense.wi_1", "DenseReluDense.wo"),
         ["mt5"] = new("", "Attention.q", "Attention.k", "Attention.v", "DenseReluDense.wi|DenseReluDense.wi_1", "DenseReluDense.wo"),
     };

@@ -100,11 +100,12 @@ internal static class HubNames
     };
 
     /// <summary>All fields of a config's architecture.</summary>
-    public static IReadOnlySet<string> Fields(JsonObject config)
+    public static HashSet<string> Fields(JsonObject config)
     {
         var architecture = config["architecture"]?.ToString() ?? "";
-        IEnumerable<string> known = architecture == "union" ? ["architecture", "configs"] : Defaults(architecture).Select(field => field.Key);
-        return known.Concat(Required.GetValueOrDefault(architecture, [])).Append("architecture").ToHashSet();
+        return architecture == "union"
+            ? new HashSet<string> { "architecture", "configs" }
+            : [.. Defaults(architecture).Select(field => field.Key), .. Required.GetValueOrDefault(architecture, []), "architecture"];
     }
 
     /// <summary>The config as the library reads it back: what it would lose stays in, what it does not know stays out.</summary>

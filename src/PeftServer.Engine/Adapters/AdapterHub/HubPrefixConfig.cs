@@ -57,9 +57,9 @@ public sealed record HubPrefixConfig : HubMethod, ILeavesOut
 
     internal override void Attach(HubAdapter adapter)
     {
-        if (adapter.Architecture.InvertsOutput)
+        if (adapter.Architecture.IsPlugin || adapter.Model.Config.ModelType == "deberta-v2")
         {
-            throw new AdapterException("architecture", $"The library has no prefix_tuning for {adapter.Model.Config.ModelType}.");
+            throw new AdapterException("architecture", $"prefix_tuning is not supported on {adapter.Model.Config.ModelType}. Use PEFT's PREFIX_TUNING, or another method.");
         }
 
         var places = adapter.Model.Sites().OfType<Projection>().Where(adapter.Architecture.MakesQueries)

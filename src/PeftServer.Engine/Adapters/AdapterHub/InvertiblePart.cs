@@ -32,7 +32,7 @@ internal sealed class InvertiblePart : HiddenPart
         {
             var part = new InvertiblePart(config, site.Width);
             adapter.Attach(site, part, "");
-            if (adapter.Architecture.InvertsOutput && adapter.Model.OutputHead is { } path && adapter.Model.Find(path) is Site head)
+            if (adapter.Architecture.IsPlugin && adapter.Model.OutputHead is { } path && adapter.Model.Find(path) is Site head)
             {
                 adapter.Attach(head, new Inverse(part), "");
             }

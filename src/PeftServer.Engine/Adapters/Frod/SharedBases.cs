@@ -50,7 +50,7 @@ internal sealed class SharedBases : SharedWeights
             var side = basis.V.Shape[0];
             basis.V.Set(Joint(basis.Members).to(device));
             var chosen = randperm(side * (side - 1), dtype: ScalarType.Int64, generator: generator).narrow(0, 0, basis.Places).data<long>().ToArray();
-            long[] rows = Array.ConvertAll(chosen, place => place / (side - 1));
+            var rows = Array.ConvertAll(chosen, place => place / (side - 1));
             long[] columns = [.. chosen.Zip(rows, (place, row) => (place % (side - 1)) is var column && column >= row ? column + 1 : column)]; // the diagonal is left out
             basis.Indices.Set(tensor((long[])[.. rows, .. columns]).view(2, -1).to(device, copy: true));
             basis.Size.Set(tensor((long[])[side, side]).to(device, copy: true));
@@ -90,7 +90,7 @@ internal sealed class SharedBases : SharedWeights
 
         var places = Math.Min((long)(side * side * config.SparseRate), side * (side - 1));
         places = config.SparseRate > 0 && side > 1 ? Math.Max(1, places) : places;
-        return new(kind, members, new Weight(side, side) { IsBuffer = true }, new Weight(2, places) { IsBuffer = true }, new Weight(2) { IsBuffer = true });
+        return new(kind, members, new Weight(side, side) { IsBuffer = true }, new Weight(2, places) { IsBuffer = true, ElementSize = sizeof(long) }, new Weight(2) { IsBuffer = true, ElementSize = sizeof(long) });
     }
 
     /// <summary>The part that a module plays in its layer: the last two names of its path, joined as PEFT joins them.</summary>

@@ -119,8 +119,12 @@ internal static class Eva
 
         return config with
         {
-            TargetModules = ModuleSelector.Of([.. names]), ExcludeModules = null, LayersToTransform = null, LayersPattern = null,
-            RankPattern = rankPattern, AlphaPattern = alphaPattern,
+            TargetModules = ModuleSelector.Of([.. names]),
+            ExcludeModules = null,
+            LayersToTransform = null,
+            LayersPattern = null,
+            RankPattern = rankPattern,
+            AlphaPattern = alphaPattern,
         };
     }
 

@@ -43,8 +43,11 @@ internal sealed class LoraAdapter : TargetedAdapter
         var plain = new LoraAdapter(
             config with
             {
-                InitLoraWeights = LoraInit.Default, CordaConfig = null, LoraGaConfig = null,
-                R = 2 * config.R, LoraAlpha = grown * config.LoraAlpha,
+                InitLoraWeights = LoraInit.Default,
+                CordaConfig = null,
+                LoraGaConfig = null,
+                R = 2 * config.R,
+                LoraAlpha = grown * config.LoraAlpha,
                 RankPattern = config.RankPattern.ToDictionary(entry => entry.Key, entry => 2 * entry.Value),
                 AlphaPattern = config.AlphaPattern.ToDictionary(entry => entry.Key, entry => grown * entry.Value),
             }, Model);
@@ -64,6 +67,16 @@ internal sealed class LoraAdapter : TargetedAdapter
         }
 
         return plain;
+    }
+
+    protected internal override void Settle()
+    {
+        using var frozen = no_grad();
+        using var scope = NewDisposeScope();
+        foreach (var head in Parts.Select(entry => entry.Part).OfType<TiedLoraHead>())
+        {
+            head.Follow();
+        }
     }
 
     /// <summary>KaSA's layers add up; MonteCLoRA's are averaged, as PEFT does.</summary>
@@ -120,7 +133,13 @@ internal sealed class LoraAdapter : TargetedAdapter
                     throw new AdapterException("ensure_weight_tying", $"{head.Path} follows {site.Path} already. Remove it from target_modules.");
                 }
 
-                Attach(head, new TiedLoraHead((LoraEmbedding)part));
+                if (BaseLayerCopy.IsSavedAt(head))
+                {
+                    Attach(head, new BaseLayerCopy(head));
+                }
+
+                Attach(head, new TiedLoraHead((LoraEmbedding)part, (Embedding)site));
+                ((LoraEmbedding)part).HasTiedHead = true;
             }
         }
     }

@@ -1,4 +1,3 @@
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Adapters.Lora;
@@ -75,9 +74,13 @@ public sealed record LoraCombination(
         var combined = new LoraAdapter(
             configs[0] with
             {
-                R = rank, LoraAlpha = rank, UseRslora = false, InitLoraWeights = LoraInit.Default,
+                R = rank,
+                LoraAlpha = rank,
+                UseRslora = false,
+                InitLoraWeights = LoraInit.Default,
                 TargetModules = configs.TrueForAll(config => config.TargetModules!.Names is not null) ? ModuleSelector.Of(names) : configs[0].TargetModules,
-                RankPattern = new Dictionary<string, int>(), AlphaPattern = new Dictionary<string, double>(),
+                RankPattern = new Dictionary<string, int>(),
+                AlphaPattern = new Dictionary<string, double>(),
             }, sources[0].Model);
         foreach (var (site, part) in combined.Parts)
         {

@@ -33,6 +33,13 @@ internal class LoraEmbedding : AdditiveSiteAdapter
 
     internal Scalar Scale => _scale;
 
+    internal long Rank => lora_embedding_A.Shape[0];
+
+    /// <summary>Whether a tied head follows.</summary>
+    internal bool HasTiedHead { get; set; }
+
+    public override bool MergesIntoTied => HasTiedHead;
+
     public override IEnumerable<(string Name, Weight Weight)> State =>
         [(nameof(lora_embedding_A), lora_embedding_A), (nameof(lora_embedding_B), lora_embedding_B)];
 
@@ -93,14 +100,17 @@ internal sealed class DoraEmbedding(LoraConfig config, Embedding site) : LoraEmb
 }
 
 /// <summary>
-/// The head that shares its weight with an adapted embedding, under <c>ensure_weight_tying</c>: it gains the same change, s·AᵀBᵀ, and has no
-/// weights of its own.
+/// The head that shares its weight with an adapted embedding, under <c>ensure_weight_tying</c>: it gains the same change, s·AᵀBᵀ. What is
+/// saved for it are the embedding's factors, transposed.
 /// </summary>
-internal sealed class TiedLoraHead(LoraEmbedding embedding) : AdditiveSiteAdapter
+internal sealed class TiedLoraHead(LoraEmbedding embedding, Embedding site) : AdditiveSiteAdapter
 {
-    public override IEnumerable<(string Name, Weight Weight)> State => [];
+    private readonly Weight lora_A = new(embedding.Rank, site.Width) { IsBuffer = true };
+    private readonly Weight lora_B = new(site.Count, embedding.Rank) { IsBuffer = true };
 
-    public override bool SavesBaseLayer => false;
+    public override IEnumerable<(string Name, Weight Weight)> State => [("lora_A.weight", lora_A), ("lora_B.weight", lora_B)];
+
+    public override bool MergesIntoTied => true;
 
     public override Tensor Delta(Tensor x, in SiteCall call)
     {
@@ -109,8 +119,15 @@ internal sealed class TiedLoraHead(LoraEmbedding embedding) : AdditiveSiteAdapte
         return F.linear(low, embedding.A.t().to(x.dtype)).MoveToOuterDisposeScope(); // [n, count]
     }
 
-    public override void Initialize(Site site, Generator generator)
+    public override void Initialize(Site site, Generator generator) => Follow();
+
+    public override void Prepare(Site site) => Follow();
+
+    /// <summary>Takes over what the embedding's factors are now.</summary>
+    internal void Follow()
     {
+        lora_A.Set(embedding.B.detach().t());
+        lora_B.Set(embedding.A.detach().t());
     }
 
     public override Tensor Merge(Site site, Tensor weight) => embedding.Merge(site, weight);

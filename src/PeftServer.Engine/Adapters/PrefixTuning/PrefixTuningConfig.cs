@@ -14,7 +14,6 @@ public sealed record PrefixTuningConfig : PromptConfig
     public int? EncoderHiddenSize { get; init; }
 
     /// <summary>Absent: drawn from a normal distribution; "zero": keys and values start at zero.</summary>
-    [AllowedValues(null, "zero")]
     public string? InitWeights { get; init; }
 
     /// <summary>
@@ -23,6 +22,11 @@ public sealed record PrefixTuningConfig : PromptConfig
     public bool PrefixProjection { get; init; }
 
     internal override bool IsPrefix => true;
+
+    public override IEnumerable<ValidationResult> Validate() => InitWeights is null or "zero" ? [] :
+    [
+        new($"init_weights is '{InitWeights}'; it must be \"zero\", or absent for random ones.", ["init_weights"]),
+    ];
 
     internal override PromptConfig WithWidths(int tokenDim) => this with { EncoderHiddenSize = EncoderHiddenSize ?? tokenDim };
 

@@ -21,7 +21,7 @@ public sealed record TrainableTokensConfig : AdapterConfig
 
     public override Adapter CreateAdapter(PretrainedModel model)
     {
-        var name = model.Sites().OfType<Embedding>().First().Path;
+        var name = (model.TokenEmbedding ?? model.Sites().OfType<Embedding>().First()).Path;
         return new TrainableTokensAdapter(TargetModules is null ? this with { TargetModules = ModuleSelector.Of(name[(name.LastIndexOf('.') + 1)..]) } : this, model);
     }
 }

@@ -16,8 +16,8 @@ internal sealed class UniLoraProjection : LinearDelta
     private UniLoraProjection(UniLoraConfig config, SharedNumbers numbers, Projection site)
     {
         (_config, _numbers) = (config, numbers);
-        unilora_indices_A = new Weight(config.R, site.InFeatures) { IsBuffer = true };
-        unilora_indices_B = new Weight(site.OutFeatures, config.R) { IsBuffer = true };
+        unilora_indices_A = new Weight(config.R, site.InFeatures) { IsBuffer = true, ElementSize = sizeof(long) };
+        unilora_indices_B = new Weight(site.OutFeatures, config.R) { IsBuffer = true, ElementSize = sizeof(long) };
         unilora_scales_A = new Weight(config.R, site.InFeatures) { IsBuffer = true };
         unilora_scales_B = new Weight(site.OutFeatures, config.R) { IsBuffer = true };
     }

@@ -12,11 +12,12 @@ namespace PeftServer.Engine.Adapters.Xlora;
 /// </summary>
 public sealed record XloraConfig : AdapterConfig
 {
+    private const int MostExperts = 64;
+
     /// <summary>
     /// The experts by number, "0", "1" and so on (PEFT loads others and does not use them). In a job: the ids of fine-tuned models of the same
     /// base. In a file: where they came from; they themselves are in the folders 0, 1, … beside it.
     /// </summary>
-    [Length(1, 64)]
     public IReadOnlyDictionary<string, string> Adapters { get; init; } = new Dictionary<string, string>();
 
     /// <summary>Width of the base's hidden state. Absent: the model's.</summary>
@@ -68,6 +69,11 @@ public sealed record XloraConfig : AdapterConfig
 
     public override IEnumerable<ValidationResult> Validate()
     {
+        if (Adapters.Count is 0 or > MostExperts)
+        {
+            yield return new($"X-LoRA mixes 1 to {MostExperts} experts, not {Adapters.Count}. Name fine-tuned models: {{\"0\": \"ft:…\", \"1\": \"ft:…\"}}.", ["adapters"]);
+        }
+
         if (!Enumerable.Range(0, Adapters.Count).All(i => Adapters.ContainsKey(i.ToString(CultureInfo.InvariantCulture))))
         {
             yield return new("The keys of adapters must be \"0\", \"1\" and so on, as PEFT names the experts when it loads them.", ["adapters"]);

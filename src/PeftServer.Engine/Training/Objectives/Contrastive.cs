@@ -65,7 +65,7 @@ internal static class Contrastive
 }
 
 /// <summary>Settings of embedding training.</summary>
-public sealed record EmbeddingSettings
+public record EmbeddingSettings
 {
     /// <summary>Factor of the cosines: the inverse of a temperature.</summary>
     [Range(1e-3, 1e4)]

@@ -52,7 +52,7 @@ internal static class Cpo
 }
 
 /// <summary>Settings of CPO and SimPO, under TRL's names.</summary>
-public sealed record CpoSettings
+public record CpoSettings
 {
     public CpoLossType LossType { get; init; } = CpoLossType.Sigmoid;
 
@@ -83,4 +83,26 @@ public enum CpoLossType
     Hinge,
     Ipo,
     Simpo,
+}
+
+/// <summary>Settings of SimPO (<see href="https://arxiv.org/abs/2405.14734"/>) and AlphaPO, under TRL's names.</summary>
+public record SimpoSettings
+{
+    /// <summary>Factor of the mean log-probabilities.</summary>
+    [Range(1e-6, 1e3)]
+    public double Beta { get; init; } = 2;
+
+    /// <summary>By how much the better answer shall win.</summary>
+    [Range(0.0, 1e3)]
+    public double SimpoGamma { get; init; } = 0.5;
+
+    /// <summary>Weight of the likelihood of the chosen answers; above 0 it is CPO-SimPO.</summary>
+    [Range(0.0, 1e3)]
+    public double CpoAlpha { get; init; }
+
+    /// <summary>AlphaPO's α; 0: log-probabilities as they are.</summary>
+    [Range(-10.0, 10.0)]
+    public double Alpha { get; init; }
+
+    internal CpoSettings ToCpo() => new() { LossType = CpoLossType.Simpo, Beta = Beta, SimpoGamma = SimpoGamma, CpoAlpha = CpoAlpha, Alpha = Alpha };
 }

@@ -3,7 +3,7 @@ using System.ComponentModel.DataAnnotations;
 namespace PeftServer.Engine.Training.Objectives;
 
 /// <summary>Settings of direct preference optimization, under TRL's names.</summary>
-public sealed record DpoSettings
+public record DpoSettings : IMethodSettings
 {
     /// <summary>One loss, or several that are mixed by <see cref="LossWeights"/>.</summary>
     public OneOrMany<DpoLossType> LossType { get; init; } = new([DpoLossType.Sigmoid], IsOne: true);
@@ -38,10 +38,9 @@ public sealed record DpoSettings
     public double DiscopopTau { get; init; } = 0.05;
 
     /// <summary>What is contradictory: field and remedy.</summary>
-    public IEnumerable<ValidationResult> Faults()
+    public IEnumerable<ValidationResult> Contradictions()
     {
         var faults = new List<ValidationResult>();
-        Validator.TryValidateObject(this, new ValidationContext(this), faults, validateAllProperties: true);
         if (LossType.Values.Count == 0)
         {
             faults.Add(new("loss_type names no loss. Write \"sigmoid\".", [nameof(LossType)]));

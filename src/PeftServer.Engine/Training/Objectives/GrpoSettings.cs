@@ -1,10 +1,14 @@
 using System.ComponentModel.DataAnnotations;
+using PeftServer.Engine.Evaluation.Graders;
 
 namespace PeftServer.Engine.Training.Objectives;
 
 /// <summary>Settings of group relative policy optimization, under TRL's names.</summary>
-public sealed record GrpoSettings
+public record GrpoSettings : IMethodSettings
 {
+    /// <summary>What gives a completion its reward.</summary>
+    public Grader? Grader { get; init; }
+
     public GrpoLossType LossType { get; init; } = GrpoLossType.Dapo;
 
     /// <summary>Completions to a prompt: the group that rewards are compared within.</summary>
@@ -39,6 +43,14 @@ public sealed record GrpoSettings
     [Range(1e-3, 100.0)]
     public double Temperature { get; init; } = 1;
 
+    /// <summary>Completions are drawn from the likeliest tokens that together have this probability.</summary>
+    [Range(1e-3, 1.0)]
+    public double TopP { get; init; } = 1;
+
+    /// <summary>Completions are drawn from this many of the likeliest tokens; 0: all.</summary>
+    [Range(0, 1_000_000)]
+    public int TopK { get; init; }
+
     /// <summary>Only this share of tokens, those with the highest entropy, is in the policy term.</summary>
     [Range(0.0, 1.0)]
     public double TopEntropyQuantile { get; init; } = 1;
@@ -60,6 +72,10 @@ public sealed record GrpoSettings
 
     /// <summary>Completions that were cut off teach nothing; their rewards still count in their group.</summary>
     public bool MaskTruncatedCompletions { get; init; }
+
+    public IEnumerable<ValidationResult> Contradictions() => Grader is null
+        ? [new ValidationResult("grpo needs a grader: what gives a completion its reward. Add {\"type\": \"string_check\", …} or {\"type\": \"text_similarity\", …}.", ["grader"])]
+        : Grader.Faults().Select(fault => new ValidationResult(fault.ErrorMessage, fault.MemberNames.Select(field => $"grader.{field}")));
 }
 
 /// <summary>How tokens are weighed and summed. Each is documented where it is computed.</summary>

@@ -81,7 +81,7 @@ internal static class Kto
 }
 
 /// <summary>Settings of KTO, under TRL's names.</summary>
-public sealed record KtoSettings
+public record KtoSettings
 {
     public KtoLossType LossType { get; init; } = KtoLossType.Kto;
 

@@ -36,7 +36,7 @@ internal static class Orpo
 }
 
 /// <summary>Settings of ORPO, under TRL's names.</summary>
-public sealed record OrpoSettings
+public record OrpoSettings
 {
     /// <summary>Weight of the odds ratio (λ in the paper).</summary>
     [Range(1e-6, 1e3)]

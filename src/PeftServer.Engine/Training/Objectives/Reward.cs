@@ -38,7 +38,7 @@ internal static class Reward
 }
 
 /// <summary>Settings of reward modelling, under TRL's names.</summary>
-public sealed record RewardSettings
+public record RewardSettings
 {
     /// <summary>Weight of the term that keeps rewards around 0; absent: no such term. 0.01 is usual.</summary>
     [Range(0.0, 1e3)]

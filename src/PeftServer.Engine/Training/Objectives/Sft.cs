@@ -47,7 +47,7 @@ internal static class Sft
 }
 
 /// <summary>Variants of supervised fine-tuning, under TRL's names.</summary>
-public sealed record SftSettings
+public record SftSettings
 {
     public SftLossType LossType { get; init; } = SftLossType.Nll;
 

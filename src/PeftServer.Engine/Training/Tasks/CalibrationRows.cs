@@ -16,7 +16,7 @@ internal static class CalibrationRows
     {
         var tokenizer = Tokenizer.Load(spec.Model);
         var options = new TrainingDataOptions { MaxLength = Math.Min(spec.Training.MaxLength ?? int.MaxValue, model.MaxLength) };
-        IReadOnlyList<TrainingRow> read = spec.Method.Settings switch
+        var read = spec.Method.Settings switch
         {
             SftSettings => TrainingData.Read(spec.TrainingFile, tokenizer, options).Rows,
             DpoSettings or CpoSettings or OrpoSettings or KtoSettings => Chosen(spec.TrainingFile, tokenizer, options),

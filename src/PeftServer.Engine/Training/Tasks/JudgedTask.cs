@@ -10,9 +10,13 @@ internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength,
 {
     public override int Rows => judged.Count;
 
+    public override bool CanSplit => settings.LossType is not KtoLossType.Kto;
+
+    public override int Tokens(int row) => 2 * (judged[row].PromptIds.Length + judged[row].CompletionIds.Length);
+
     public override IEnumerable<long> Lines(int row) => [judged[row].Line];
 
-    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window) =>
+    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed) =>
     [
         .. window.Select(rows =>
         {
@@ -20,7 +24,7 @@ internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength,
             return new MicroBatch(Tokens(batch).TokenCount, dropout =>
             {
                 using var scope = NewDisposeScope();
-                return Backward(Loss(batch, dropout), 1.0 / window.Count).MoveToOuterDisposeScope();
+                return Backward(Loss(batch, dropout), (double)rows.Length / window.Sum(each => each.Length)).MoveToOuterDisposeScope();
             });
         }),
     ];

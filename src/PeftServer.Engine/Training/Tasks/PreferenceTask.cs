@@ -6,7 +6,7 @@ using PeftServer.Engine.Training.Objectives;
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>
-/// DPO, CPO, SimPO and ORPO over pairs of a better and a worse answer. Each micro-batch's mean over its pairs counts alike, whatever its tokens. The
+/// DPO, CPO, SimPO and ORPO over pairs of a better and a worse answer. Each pair of a window counts alike, whatever its tokens. The
 /// reference of DPO is the base model: the adapter off.
 /// </summary>
 internal sealed class PreferenceTask(
@@ -14,9 +14,14 @@ internal sealed class PreferenceTask(
 {
     public override int Rows => pairs.Count;
 
+    /// <summary>AOT sorts over its batch.</summary>
+    public override bool CanSplit => !(settings is DpoSettings dpo && dpo.LossType.Values.Any(type => type is DpoLossType.Aot or DpoLossType.AotUnpaired));
+
+    public override int Tokens(int row) => (2 * pairs[row].PromptIds.Length) + pairs[row].ChosenIds.Length + pairs[row].RejectedIds.Length;
+
     public override IEnumerable<long> Lines(int row) => [pairs[row].Line];
 
-    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window) =>
+    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed) =>
     [
         .. window.Select(rows =>
         {
@@ -24,7 +29,7 @@ internal sealed class PreferenceTask(
             return new MicroBatch(batch.Tokens.TokenCount, dropout =>
             {
                 using var scope = NewDisposeScope();
-                return Backward(Loss(batch, dropout), 1.0 / window.Count).MoveToOuterDisposeScope();
+                return Backward(Loss(batch, dropout), (double)rows.Length / window.Sum(each => each.Length)).MoveToOuterDisposeScope();
             });
         }),
     ];

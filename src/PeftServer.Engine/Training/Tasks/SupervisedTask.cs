@@ -15,16 +15,25 @@ internal sealed class SupervisedTask(
 {
     public override int Rows => rows.Count;
 
+    public override int Tokens(int row) => rows[row].Sum(document => document.InputIds.Length);
+
     public override IEnumerable<long> Lines(int row) => rows[row].Select(document => document.Line);
 
     /// <summary>Documents put into rows of at most <paramref name="length"/> tokens, those that share a row beside each other.</summary>
-    public static IReadOnlyList<TrainingRow[]> Pack(IReadOnlyList<TrainingRow> documents, int length) =>
+    public static IReadOnlyList<TrainingRow[]> Pack(IReadOnlyList<TrainingRow> documents, int length, PackingStrategy strategy = PackingStrategy.Bfd) =>
     [
-        .. RowPacker.Pack([.. documents.Select(document => document.InputIds.Length)], length, PackingStrategy.Bfd)
-            .Select(row => row.Select(piece => documents[piece.Document]).ToArray()),
+        .. RowPacker.Pack([.. documents.Select(document => document.InputIds.Length)], length, strategy)
+            .Select(row => row.Select(piece => Piece(documents[piece.Document], piece)).Where(piece => piece.TrainedCount > 0).ToArray())
+            .Where(row => row.Length > 0),
     ];
 
-    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window)
+    private static TrainingRow Piece(TrainingRow document, PackedPiece piece)
+    {
+        var kept = piece.Start..(piece.Start + piece.Length);
+        return piece.Length == document.InputIds.Length ? document : document with { InputIds = document.InputIds[kept], Trained = document.Trained[kept] };
+    }
+
+    public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed)
     {
         var batches = window.Select(Batch).ToList();
         var share = 1.0 / batches.Sum(batch => batch.LossCount); // each micro-batch weighs by the tokens that count over the whole window

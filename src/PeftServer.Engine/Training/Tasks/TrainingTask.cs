@@ -9,14 +9,23 @@ internal abstract class TrainingTask : IDisposable
     /// <summary>Rows, as batches count them: several documents where they are packed.</summary>
     public abstract int Rows { get; }
 
+    /// <summary>Tokens of a row, about: for finding the longest.</summary>
+    public abstract int Tokens(int row);
+
+    /// <summary>Whether the rows of a micro-batch may go through the model in parts: nothing compares them with each other.</summary>
+    public virtual bool CanSplit => true;
+
     /// <summary>Lines of the file that a row is of.</summary>
     public abstract IEnumerable<long> Lines(int row);
 
-    /// <summary>The micro-batches of a step, each of the rows with these numbers.</summary>
-    public abstract IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> rows);
+    /// <summary>The micro-batches of a step, each of the rows with these numbers. What is drawn follows from <paramref name="seed"/>.</summary>
+    public abstract IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> rows, ulong seed);
 
     /// <summary>Loss and metrics of some rows without gradients, as means, and what they weigh among those of other rows.</summary>
     public abstract (ObjectiveResult Result, double Weight) Evaluate(int[] rows);
+
+    /// <summary>What is no mean over batches (F1, exact match), over all rows evaluated since the last call.</summary>
+    public virtual IReadOnlyDictionary<string, double> EvaluationScores() => new Dictionary<string, double>();
 
     /// <summary>Says that an optimizer has changed the trained weights.</summary>
     public virtual void AdapterChanged()

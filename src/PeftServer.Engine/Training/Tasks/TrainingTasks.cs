@@ -7,14 +7,18 @@ using PeftServer.Engine.Training.Objectives;
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>Reads the files of a run into what its method learns from.</summary>
-internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLanguageModel model, Adapter adapter)
+internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, PretrainedModel model, Adapter adapter, IReadOnlyList<string> labels, TrainerControl control)
 {
     private readonly Tokenizer _tokenizer = Tokenizer.Load(spec.Model);
 
     /// <summary>Tokens of a row that are kept: virtual tokens before it take their part of what the model can.</summary>
-    private int MaxLength => model.MaxLength - adapter.VirtualTokens is var room && room > 1
-        ? Math.Min(spec.Training.MaxLength ?? int.MaxValue, room)
-        : throw new TrainingException($"peft.num_virtual_tokens: {adapter.VirtualTokens} virtual tokens leave no room in the {model.MaxLength} that the model takes. Use fewer.");
+    private int MaxLength => MethodData.LengthOf(model) is var length && length - adapter.VirtualTokens > 1
+        ? MethodData.MaxLength(spec.Training, length - adapter.VirtualTokens)
+        : throw new TrainingException($"peft.num_virtual_tokens: {adapter.VirtualTokens} virtual tokens leave no room in the {length} that the model takes. Use fewer.");
+
+    private CausalLanguageModel Causal => (CausalLanguageModel)model;
+
+    private ClassificationModel Reader => (ClassificationModel)model;
 
     /// <summary>
     /// The task of a file, which <paramref name="trains"/> or is evaluated only. Throws <see cref="TrainingException"/> where nothing can be
@@ -22,24 +26,33 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLa
     /// </summary>
     public TrainingTask Read(string path, bool trains)
     {
-        var options = new TrainingDataOptions { MaxLength = MaxLength };
-        switch (spec.Method.Settings)
+        using var stream = File.OpenRead(path);
+        var data = MethodData.Read(spec.Method, stream, _tokenizer, spec.Training, MaxLength, labels);
+        Account(path, data.Summary);
+        return data.Rows switch
         {
-            case SftSettings settings:
-                var data = TrainingData.Read(path, _tokenizer, options);
-                Account(path, data.Summary, data.Rows.Count);
-                CheckTasks(path, data.Rows);
-                return new SupervisedTask(Rows(data), trains ? Step(settings) : new AutogradStep(model, adapter, settings), model, adapter, settings);
-            case KtoSettings settings:
-                var judged = Preferences(path, options);
-                IReadOnlyList<JudgedRow> rows = [.. judged.Judged, .. PreferenceRow.ToJudged(judged.Pairs)];
-                Account(path, judged.Summary, rows.Count);
-                return new JudgedTask(rows, MaxLength, model, adapter, settings);
-            case var settings:
-                var pairs = Preferences(path, options);
-                Account(path, pairs.Summary, pairs.Pairs.Count);
-                return new PreferenceTask(pairs.Pairs, MaxLength, model, adapter, settings);
-        }
+            TrainingData texts => Supervised(path, texts, spec.Method.Settings as SftSettings ?? Plain((PretrainingSettings)spec.Method.Settings), trains),
+            PreferenceData answers when spec.Method.Settings is KtoSettings settings =>
+                new JudgedTask([.. answers.Judged, .. PreferenceRow.ToJudged(answers.Pairs)], MaxLength, Causal, adapter, settings),
+            PreferenceData answers when spec.Method.Settings is RewardSettings settings => new RewardTask(answers.Pairs, MaxLength, Reader, adapter, settings),
+            PreferenceData answers => new PreferenceTask(answers.Pairs, MaxLength, Causal, adapter, spec.Method.Settings),
+            PromptData prompts => new GrpoTask(
+                prompts.Rows, _tokenizer, Stops(), Causal, adapter, (GrpoSettings)spec.Method.Settings, () => control.Request is StopRequest.None),
+            ClassData texts => new ClassificationTask(texts.Rows, Reader, adapter, (ClassificationSettings)spec.Method.Settings),
+            TaggedData words => new TokenClassificationTask(words.Rows, labels, Reader, adapter, (TokenClassificationSettings)spec.Method.Settings),
+            QuestionData questions => new QuestionTask(questions, Reader, adapter, (QuestionAnsweringSettings)spec.Method.Settings),
+            Seq2SeqData pairs => new Seq2SeqTask(pairs.Rows, (Seq2SeqLanguageModel)model, adapter, (Seq2SeqSettings)spec.Method.Settings),
+            AlikeData texts => new EmbeddingTask(texts.Rows, Reader, adapter, (EmbeddingSettings)spec.Method.Settings),
+            var other => throw new InvalidOperationException($"No task for {other.GetType().Name}."),
+        };
+    }
+
+    private static SftSettings Plain(PretrainingSettings settings) => new() { LabelSmoothingFactor = settings.LabelSmoothingFactor };
+
+    private SupervisedTask Supervised(string path, TrainingData data, SftSettings settings, bool trains)
+    {
+        CheckTasks(path, data.Rows);
+        return new SupervisedTask(Packed(data), trains ? Step(settings) : new AutogradStep(Causal, adapter, settings), Causal, adapter, settings);
     }
 
     private void CheckTasks(string path, IReadOnlyList<TrainingRow> rows)
@@ -51,33 +64,37 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, CausalLa
     }
 
     private ITrainingStep Step(SftSettings settings) =>
-        TrainingSteps.Create(model, adapter, model.Device, spec.Training, spec.Peft, settings, message => events.Message(message));
+        TrainingSteps.Create(Causal, adapter, model.Device, spec.Training, spec.Peft, settings, message => events.Message(message));
 
-    private IReadOnlyList<TrainingRow[]> Rows(TrainingData data)
+    private IReadOnlyList<TrainingRow[]> Packed(TrainingData data)
     {
-        if (!spec.Training.Packing)
+        var pretrains = spec.Method.Settings is PretrainingSettings;
+        if (!spec.Training.Packing && !pretrains)
         {
             return [.. data.Rows.Select(row => new[] { row })];
         }
 
-        var length = spec.Training.MaxLength ?? data.Summary.LongestRow;
-        var packed = SupervisedTask.Pack(data.Rows, length);
-        events.Message($"Packed {data.Rows.Count} rows into {packed.Count} of up to {length} tokens.");
+        // A text that is read whole for pretraining is cut into pieces, each a document of its own.
+        var length = pretrains ? MaxLength : spec.Training.MaxLength ?? data.Summary.LongestRow;
+        var packed = spec.Training.Packing
+            ? SupervisedTask.Pack(data.Rows, length, pretrains ? PackingStrategy.BfdSplit : PackingStrategy.Bfd)
+            : [.. data.Rows.SelectMany(row => SupervisedTask.Pack([row], length, PackingStrategy.BfdSplit)).SelectMany(row => row.Select(piece => new[] { piece }))];
+        if (packed.Count != data.Rows.Count)
+        {
+            events.Message($"Packed {data.Rows.Count} rows into {packed.Count} of up to {length} tokens.");
+        }
+
         return packed;
     }
 
-    private PreferenceData Preferences(string path, TrainingDataOptions options)
-    {
-        using var stream = File.OpenRead(path);
-        return PreferenceData.Read(stream, _tokenizer, options);
-    }
+    private HashSet<int> Stops() => [.. AdapterCompanions.StopTokens(spec.Model), .. _tokenizer.EosTokenId is { } eos ? new[] { eos } : []];
 
-    private void Account(string path, DataSummary summary, int usable)
+    private void Account(string path, DataSummary summary)
     {
         events.Message(
             $"{Path.GetFileName(path)}: {summary.Rows} rows, {summary.Used} used, {summary.Cut} cut, {summary.Skipped} skipped; "
             + $"{summary.Tokens} tokens, {summary.TrainedTokens} of them trained.", summary.Skipped > 0 ? TrainingEventLevel.Warn : TrainingEventLevel.Info);
-        if (usable == 0 || summary.TrainedTokens == 0)
+        if (summary.TrainedTokens == 0)
         {
             var reason = summary.Reasons.OrderByDescending(each => each.Value).Select(each => $" Most often: {each.Key}").FirstOrDefault();
             throw new TrainingException($"{Path.GetFileName(path)} has no token to learn from: {summary.Skipped} of {summary.Rows} rows were skipped.{reason}");

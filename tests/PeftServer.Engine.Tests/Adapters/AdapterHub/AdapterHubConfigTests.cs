@@ -108,6 +108,20 @@ public sealed class AdapterHubConfigTests
         Should.Throw<AdapterException>(() => new AdapterHubConfig().CreateAdapter(model)).Message.ShouldContain("ADAPTERS does not know gemma2");
     }
 
+    [Theory]
+    [InlineData("seq_bn[residual_before_ln='post_add']", "residual_before_ln: \"post_add\" is for models with a norm behind")]
+    [InlineData("seq_bn[leave_out=[0, 1]]", "config: puts nothing onto llama")]
+    [InlineData("compacter[reduction_factor=32]", "phm_dim: = 4 must divide")]
+    [InlineData("vera", "vera_d: model.layers.0.self_attn.v_proj")]
+    [InlineData("loreft[r=64]", "r: = 64 must be below")]
+    [InlineData("seq_bn[reduction_factor={'0': 2}]", "reduction_factor: says nothing about layer 1")]
+    public void Create_WhatTheModelCannotHave_NamesTheField(string config, string expected)
+    {
+        using var model = RandomLlama.Create(CPU, ScalarType.Float32);
+
+        Should.Throw<AdapterException>(() => new AdapterHubConfig { Config = config }.CreateAdapter(model)).Message.ShouldContain(expected);
+    }
+
     [Fact]
     public void Save_LoreftAfterWeightDecay_ReloadsAsItWas()
     {

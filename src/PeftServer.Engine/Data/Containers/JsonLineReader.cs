@@ -1,6 +1,6 @@
-namespace PeftServer.Engine.Data;
+namespace PeftServer.Engine.Data.Containers;
 
-/// <summary>A line of a file: its number from 1 and its bytes, which are valid until the next line is read.</summary>
+/// <summary>A piece of a file: the number of the line where it begins, from 1, and its bytes, which are valid until the next one is read.</summary>
 internal readonly record struct JsonLine(long Number, ReadOnlyMemory<byte> Bytes, bool IsTooLong);
 
 /// <summary>
@@ -17,13 +17,9 @@ internal sealed class JsonLineReader(Stream stream, int maxLineBytes)
     private int _filled;
     private long _number;
 
-    /// <summary>The first bytes of the file say UTF-16 or UTF-32: nothing in it can be read as UTF-8.</summary>
-    public bool IsUtf16 { get; private set; }
-
     public IEnumerable<JsonLine> ReadLines(CancellationToken cancellationToken)
     {
         Fill();
-        IsUtf16 = LooksLikeUtf16(_block.AsSpan(0, _filled));
         _at = _block.AsSpan(0, _filled).StartsWith(Utf8Mark) ? Utf8Mark.Length : 0;
         while (_at < _filled || Fill())
         {
@@ -31,10 +27,6 @@ internal sealed class JsonLineReader(Stream stream, int maxLineBytes)
             yield return ReadLine();
         }
     }
-
-    private static bool LooksLikeUtf16(ReadOnlySpan<byte> start) =>
-        start.Length >= 2 && ((start[0] == 0xFF && start[1] == 0xFE) || (start[0] == 0xFE && start[1] == 0xFF)
-            || (start[0] == '{' && start[1] == 0) || (start[0] == 0 && start[1] == '{'));
 
     private JsonLine ReadLine()
     {

@@ -1,0 +1,81 @@
+using PeftServer.Engine.Models;
+
+namespace PeftServer.Engine.Generation;
+
+/// <summary>One step of continuing several sequences at once, each with its own adapter and cache.</summary>
+internal static class DecodingStep
+{
+    /// <summary>
+    /// Feeds every sequence its next tokens, within the budget of a step: those that decode first, one token each, then prompts,
+    /// a long one in pieces. Whoever has nothing left to feed gets a new token.
+    /// </summary>
+    public static void Run(CausalLanguageModel model, IReadOnlyList<GenerationSequence> running, int maxBatchTokens)
+    {
+        var chunks = Schedule(running, maxBatchTokens);
+        try
+        {
+            using var scope = NewDisposeScope();
+            using var batch = ForwardBatch.Cached(
+                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters, Task: chunk.Sequence.Request.Task))], model.Device);
+            var hidden = model.Hidden(batch); // [n, hidden]
+            var ready = new List<(GenerationSequence Sequence, long Last)>();
+            for (var i = 0; i < chunks.Count; i++)
+            {
+                chunks[i].Sequence.Fed(chunks[i].Tokens.Count);
+                if (chunks[i].Sequence.PendingCount == 0)
+                {
+                    ready.Add((chunks[i].Sequence, batch.Starts[i + 1] - 1));
+                }
+            }
+
+            if (ready.Count > 0)
+            {
+                Choose(model, hidden, ready);
+            }
+        }
+        catch (Exception e)
+        {
+            chunks.ForEach(chunk => chunk.Sequence.Fail(e));
+        }
+    }
+
+    private static List<(GenerationSequence Sequence, IReadOnlyList<int> Tokens)> Schedule(IReadOnlyList<GenerationSequence> running, int budget)
+    {
+        var chunks = new List<(GenerationSequence Sequence, IReadOnlyList<int> Tokens)>();
+        foreach (var sequence in running.OrderBy(sequence => sequence.PendingCount > 1))
+        {
+            // Rows of a prompt go in whole, with one token at least; they may exceed the budget of a step that feeds nothing else.
+            if (budget <= 0 || (chunks.Count > 0 && budget <= sequence.PromptRows))
+            {
+                break;
+            }
+
+            var tokens = sequence.Peek(Math.Max(1, budget - sequence.PromptRows));
+            budget -= tokens.Count + sequence.PromptRows;
+            chunks.Add((sequence, tokens));
+        }
+
+        // Sequences that share an adapter stand together: one run of tokens through its parts.
+        return [.. chunks.OrderBy(chunk => chunk.Sequence.Request.Adapter?.Digest, StringComparer.Ordinal)];
+    }
+
+    private static void Choose(CausalLanguageModel model, Tensor hidden, List<(GenerationSequence Sequence, long Last)> ready)
+    {
+        var lasts = tensor(ready.Select(entry => entry.Last).ToArray(), device: hidden.device);
+        var adapters = ready.Select((entry, i) => new AdapterRun(entry.Sequence.Adapters, i, 1)).ToList();
+        using var batch = ForwardBatch.Heads(adapters, model.Device, [.. ready.Select(entry => entry.Sequence.Request.Task)]);
+        var logits = model.Logits(hidden.index_select(0, lasts), batch).to(ScalarType.Float32); // [m, vocab]
+        var likeliest = logits.argmax(-1).cpu().data<long>().ToArray(); // the one device sync of the step
+        for (var i = 0; i < ready.Count; i++)
+        {
+            if (ready[i].Sequence.IsPlainGreedy)
+            {
+                ready[i].Sequence.Accept((int)likeliest[i]);
+            }
+            else
+            {
+                ready[i].Sequence.Choose(logits.select(0, i).cpu().data<float>().ToArray());
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+namespace PeftServer.Engine.Training;
+
+/// <summary>Where a run stands, beside its weights and its optimizer.</summary>
+internal sealed record TrainingState
+{
+    public int StepsDone { get; init; }
+
+    /// <summary>Tokens that went through the model.</summary>
+    public long Tokens { get; init; }
+
+    /// <summary>The best evaluation so far; null before the first.</summary>
+    public double? BestMetric { get; init; }
+
+    /// <summary>The step of the best evaluation.</summary>
+    public int BestStep { get; init; }
+
+    /// <summary>Evaluations since then.</summary>
+    public int EvaluationsWithoutGain { get; init; }
+
+    /// <summary>Losses of the newest steps, oldest first.</summary>
+    public IReadOnlyList<double> RecentLosses { get; init; } = [];
+}
