@@ -1,8 +1,10 @@
+using System.IO.Compression;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
+using PeftServer.Engine.Weights.Pickle;
 
 namespace PeftServer.Goldens.Tests;
 
@@ -51,6 +53,31 @@ public sealed class AdapterHubFileCases : IDisposable
 
         var weights = pickled.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value);
         safe.State.ShouldAllBe(entry => Golden.Error(weights[entry.Key], entry.Weight.Value) == 0);
+    }
+
+    [Fact]
+    public void Save_AsPickle_IsThePickleOfTorchSave()
+    {
+        using var model = Model("bert_cls");
+        var theirs = PathOf("lora__bert_cls", "init");
+        using var adapter = Load("lora__bert_cls", "init", model);
+
+        AdapterHubFile.Save(adapter, _folder, "bert_cls", asPickle: true);
+
+        File.Exists(Path.Combine(_folder, AdapterHubFile.WeightsName)).ShouldBeFalse();
+        using var again = (HubAdapter)AdapterFile.Load(_folder, model);
+        var weights = again.State.ToDictionary(entry => entry.Key, entry => entry.Weight.Value);
+        adapter.State.ShouldAllBe(entry => Golden.Error(weights[entry.Key], entry.Weight.Value) == 0);
+        foreach (var name in new[] { AdapterHubFile.OldWeightsName, AdapterHubFile.OldHeadWeightsName })
+        {
+            using var pickle = PickleCheckpoint.OpenFile(Path.Combine(theirs, name));
+            var tensors = pickle.Names.ToDictionary(key => key, pickle.Tensor);
+            using var zip = ZipFile.OpenRead(Path.Combine(theirs, name));
+            using var stream = zip.Entries.Single(entry => entry.Name == "data.pkl").Open();
+            using var bytes = new MemoryStream();
+            stream.CopyTo(bytes);
+            StateDictWriter.Program(tensors).ShouldBe(bytes.ToArray(), name);
+        }
     }
 
     [Fact]

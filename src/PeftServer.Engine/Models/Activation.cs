@@ -27,6 +27,8 @@ internal static class Activation
         "sigmoid" => x => x.sigmoid(),
         "mish" => x => F.mish(x),
         "leaky_relu" => x => F.leaky_relu(x, 0.01),
+        "gelu_10" => ClippedGelu,
+        "laplace" => Laplace,
         "linear" => x => x.alias(),
         _ => null,
     };
@@ -42,6 +44,19 @@ internal static class Activation
     {
         using var scope = NewDisposeScope();
         return x.mul(x.mul(QuickSlope).sigmoid()).MoveToOuterDisposeScope();
+    }
+
+    private static Tensor ClippedGelu(Tensor x)
+    {
+        using var scope = NewDisposeScope();
+        return F.gelu(x).AtLeast(-10).AtMost(10).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Half of 1 + erf of how far x is from 0.707, in units of 0.282: <see href="https://arxiv.org/abs/2209.10655"/>.</summary>
+    private static Tensor Laplace(Tensor x)
+    {
+        using var scope = NewDisposeScope();
+        return x.Plus(-0.707107).Times(1 / (0.282095 * Math.Sqrt(2))).erf().Plus(1).mul(Half).MoveToOuterDisposeScope();
     }
 
     private static Tensor SquaredRelu(Tensor x)

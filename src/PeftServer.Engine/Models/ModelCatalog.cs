@@ -64,14 +64,22 @@ public static class ModelCatalog
                 $"config.json: model_type '{config.ModelType}' is not supported. Supported: {string.Join(", ", Architectures.Keys.Order(StringComparer.Ordinal))}.");
         }
 
-        var head = wanted ?? HeadOf(config);
-        return create(config, head) ?? throw new CheckpointException($"config.json: model_type '{config.ModelType}' is not supported with the head {head}.");
+        if ((wanted ?? HeadOf(config)) is { } head)
+        {
+            return create(config, head) ?? throw new CheckpointException($"config.json: model_type '{config.ModelType}' is not supported with the head {head}.");
+        }
+
+        return config.Architectures is [var name, ..]
+            ? throw config.Unsupported("architectures", name)
+            : Usual.Select(usual => create(config, usual)).OfType<PretrainedModel>().First();
     }
 
-    /// <summary>The head that <c>architectures</c> names; a config that names none is a causal language model.</summary>
-    internal static ModelHead HeadOf(PretrainedConfig config) => config.Architectures switch
+    /// <summary>The heads of a config that names none, in the order they are tried.</summary>
+    private static readonly ModelHead[] Usual = [ModelHead.CausalLM, ModelHead.Seq2SeqLM, ModelHead.Features];
+
+    /// <summary>The head that <c>architectures</c> names; null for one that is not known, and where none is named.</summary>
+    internal static ModelHead? HeadOf(PretrainedConfig config) => config.Architectures switch
     {
-        [] => ModelHead.CausalLM,
         [var name, ..] when name.EndsWith("ForCausalLM", StringComparison.Ordinal) || name.EndsWith("LMHeadModel", StringComparison.Ordinal) => ModelHead.CausalLM,
         [var name, ..] when name.EndsWith("ForSequenceClassification", StringComparison.Ordinal) => ModelHead.SequenceClassification,
         [var name, ..] when name.EndsWith("ForTokenClassification", StringComparison.Ordinal) => ModelHead.TokenClassification,
@@ -79,7 +87,7 @@ public static class ModelCatalog
         [var name, ..] when name.EndsWith("ForMaskedLM", StringComparison.Ordinal) => ModelHead.MaskedLM,
         [var name, ..] when name.EndsWith("ForConditionalGeneration", StringComparison.Ordinal) => ModelHead.Seq2SeqLM,
         [var name, ..] when name.EndsWith("Model", StringComparison.Ordinal) => ModelHead.Features,
-        [var name, ..] => throw config.Unsupported("architectures", name),
+        _ => null,
     };
 
     private static PretrainedModel? LlamaLike(PretrainedConfig config, ModelHead head, LlamaVariant variant, DecoderHead? causal = null) =>

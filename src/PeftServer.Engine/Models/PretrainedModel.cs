@@ -156,15 +156,20 @@ public abstract class PretrainedModel : Module, IDisposable
             Pieces = Modules().OfType<Experts>().SelectMany(experts => experts.Pieces()).ToDictionary(),
             Rename = name => Rename(LegacyNorm(name)),
             BasePrefix = BasePrefix,
-            Ignores = name => Ignores(name) || (_hasNewHead && IsOfHead(Rename(name))),
+            Ignores = name => Ignores(name) || ((_hasNewHead || this is ClassificationModel { Kind: PredictionKind.Features }) && IsOfHead(Rename(name))),
             MayBeMissing = weight => _hasNewHead && IsOfHead(weight.Path),
             Quantization = weight => packable.Contains(weight) ? quantization : BaseQuantization.None,
         };
     }
 
     /// <summary>Whether a name is outside of the body, or of its pooler, which comes and goes with the head.</summary>
-    private bool IsOfHead(string name) =>
-        !name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) || name.StartsWith($"{BasePrefix}.pooler.", StringComparison.Ordinal);
+    private bool IsOfHead(string name)
+    {
+        var inner = name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) ? name[(BasePrefix.Length + 1)..] : name;
+        var body = Children().FirstOrDefault(child => child.Name == BasePrefix).Module?.Children() ?? Children();
+        return inner.StartsWith("pooler.", StringComparison.Ordinal)
+            || (inner.Length == name.Length && !body.Any(child => name.StartsWith($"{child.Name}.", StringComparison.Ordinal) || name == child.Name));
+    }
 
     /// <summary>A new head as transformers starts it: small random maps, no bias, norms that change nothing.</summary>
     private void DrawHead(IReadOnlyList<Weight> weights, Device device, ScalarType dtype, int seed)

@@ -2,14 +2,14 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
+using PeftServer.Engine.Weights.Pickle;
 
 namespace PeftServer.Engine.Adapters.AdapterHub;
 
 /// <summary>
 /// Folders as the library's <c>save_adapter</c> writes them: <c>adapter_config.json</c> beside <c>adapter.safetensors</c> or
 /// <c>pytorch_adapter.bin</c>, and where a head trained along, <c>head_config.json</c> beside <c>model_head.safetensors</c> or
-/// <c>pytorch_model_head.bin</c>. We write safetensors and each tensor once: what the library repeats under a second name it also reads
-/// without.
+/// <c>pytorch_model_head.bin</c>. We write each tensor once: what the library repeats under a second name it also reads without.
 /// </summary>
 public static class AdapterHubFile
 {
@@ -28,13 +28,17 @@ public static class AdapterHubFile
     internal static bool IsHubConfig(JsonObject fields) => !fields.ContainsKey("peft_type") && fields["config"] is not null && fields.ContainsKey("model_type");
 
     /// <summary>Writes the adapter, and its head where it has one.</summary>
-    public static void Save(HubAdapter adapter, string folder, string baseModelName)
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="folder">Where to; it is made where it is missing.</param>
+    /// <param name="baseModelName">Name of the base model, for people.</param>
+    /// <param name="asPickle">As <c>.bin</c>, which is what the library reads unless it is told to <c>use_safetensors</c>.</param>
+    public static void Save(HubAdapter adapter, string folder, string baseModelName, bool asPickle = false)
     {
         Directory.CreateDirectory(folder);
         adapter.Settle();
-        Write(Path.Combine(folder, WeightsName), adapter.OwnState);
+        Write(Path.Combine(folder, asPickle ? OldWeightsName : WeightsName), adapter.OwnState);
         File.WriteAllText(Path.Combine(folder, AdapterFile.ConfigName), ConfigText(adapter, baseModelName));
-        SaveHead(adapter, folder, baseModelName);
+        SaveHead(adapter, folder, baseModelName, asPickle);
     }
 
     /// <summary>The text of <c>adapter_config.json</c>: fields sorted by name, the config complete.</summary>
@@ -84,11 +88,11 @@ public static class AdapterHubFile
     }
 
     /// <summary>Writes each adapter into a folder of its name, as the library's <c>save_all_adapters</c> does.</summary>
-    public static void SaveAll(IEnumerable<HubAdapter> adapters, string folder, string baseModelName)
+    public static void SaveAll(IEnumerable<HubAdapter> adapters, string folder, string baseModelName, bool asPickle = false)
     {
         foreach (var adapter in adapters)
         {
-            Save(adapter, Path.Combine(folder, adapter.Name), baseModelName);
+            Save(adapter, Path.Combine(folder, adapter.Name), baseModelName, asPickle);
         }
     }
 
@@ -113,11 +117,11 @@ public static class AdapterHubFile
     }
 
     /// <summary>Writes the head of an adapter, where it has one.</summary>
-    internal static void SaveHead(HubAdapter adapter, string folder, string baseModelName)
+    internal static void SaveHead(HubAdapter adapter, string folder, string baseModelName, bool asPickle)
     {
         if (adapter.Head is { } head)
         {
-            Write(Path.Combine(folder, HeadWeightsName), head.State);
+            Write(Path.Combine(folder, asPickle ? OldHeadWeightsName : HeadWeightsName), head.State);
             File.WriteAllText(Path.Combine(folder, HeadConfigName), HubHeadConfig.Text(adapter, baseModelName));
         }
     }
@@ -172,8 +176,19 @@ public static class AdapterHubFile
     internal static JsonObject Sorted(JsonObject fields) => new(fields.OrderBy(field => field.Key, StringComparer.Ordinal)
         .Select(field => KeyValuePair.Create(field.Key, field.Value is JsonObject inner ? Sorted(inner) : field.Value is JsonArray list ? Sorted(list) : field.Value?.DeepClone())));
 
-    internal static void Write(string path, IEnumerable<(string Key, Weight Weight)> state) =>
-        SafetensorsWriter.Write(path, state.ToDictionary(entry => entry.Key, entry => entry.Weight.Value), new Dictionary<string, string>());
+    /// <summary>Writes weights in the form that the file's name says.</summary>
+    internal static void Write(string path, IEnumerable<(string Key, Weight Weight)> state)
+    {
+        var tensors = state.ToDictionary(entry => entry.Key, entry => entry.Weight.Value);
+        if (path.EndsWith(".bin", StringComparison.Ordinal))
+        {
+            StateDictWriter.Write(path, tensors);
+        }
+        else
+        {
+            SafetensorsWriter.Write(path, tensors, new Dictionary<string, string>());
+        }
+    }
 
     /// <summary>The tensors of a file in either form; safetensors first.</summary>
     internal static IReadOnlyDictionary<string, Tensor> Tensors(string folder, string name, string oldName)

@@ -15,12 +15,12 @@ public static class AdapterFusionFile
     public const string WeightsName = "model_adapter_fusion.safetensors";
     public const string OldWeightsName = "pytorch_model_adapter_fusion.bin";
 
-    /// <summary>Writes the layers of a fusion, and the head.</summary>
-    public static void Save(ComposedAdapter adapter, string folder, string baseModelName)
+    /// <summary>Writes the layers of a fusion, and the head; as <c>.bin</c> where asked.</summary>
+    public static void Save(ComposedAdapter adapter, string folder, string baseModelName, bool asPickle = false)
     {
         var fusion = adapter.Fusion ?? throw new ArgumentException("Nothing is fused here. Save the adapters themselves.", nameof(adapter));
         Directory.CreateDirectory(folder);
-        AdapterHubFile.Write(Path.Combine(folder, WeightsName), adapter.FusionState);
+        AdapterHubFile.Write(Path.Combine(folder, asPickle ? OldWeightsName : WeightsName), adapter.FusionState);
         var fields = new JsonObject
         {
             ["adapter_names"] = new JsonArray([.. fusion.Name.Split(',').Select(name => (JsonNode)name)]),
@@ -35,7 +35,7 @@ public static class AdapterFusionFile
         File.WriteAllText(Path.Combine(folder, ConfigName), AdapterHubFile.Sorted(fields).ToJsonString(PeftJson.Indented));
         if (adapter.Head is not null)
         {
-            AdapterHubFile.SaveHead(fusion.Adapters.Last(), folder, baseModelName);
+            AdapterHubFile.SaveHead(fusion.Adapters.Last(), folder, baseModelName, asPickle);
         }
     }
 
