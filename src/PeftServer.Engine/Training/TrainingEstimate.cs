@@ -1,6 +1,7 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Training.Optimizers;
 
@@ -66,11 +67,20 @@ public sealed record TrainingEstimate
             Steps = plan.TotalSteps,
             Tokens = tokens,
             Parameters = (model.ParameterCount, adapter.TrainableCount),
-            WeightBytes = model.ParameterCount * width,
+            WeightBytes = WeightsOf(model, spec.Training.Quantization, width),
             OptimizerBytes = adapter.TrainableCount * (8 + StateBytes(spec.Training.Optim)),
             ActivationBytes = (batch.Sum(row => (long)row.Length) * PerToken(model) * width) + (heads * 3 * sizeof(float)),
             Flops = FlopsOf(model, adapter, tokens),
         };
+    }
+
+    /// <summary>Linear layers may lie packed; what is left is as wide as the computation.</summary>
+    private static long WeightsOf(PretrainedModel model, BaseQuantization quantization, int width)
+    {
+        var packed = quantization is BaseQuantization.None ? 0
+            : model.Sites().OfType<Projection>().Where(site => site.Path != model.OutputHead).Sum(site => site.Weight.ElementCount);
+        var bytes = quantization is BaseQuantization.Nf4 ? 0.5 + (1.0 / 16) : 1; // with a float32 scale to 64 values
+        return ((model.ParameterCount - packed) * width) + (long)(packed * bytes);
     }
 
     /// <summary>Values that a token leaves behind on its way: what goes into and comes out of every projection and norm.</summary>
