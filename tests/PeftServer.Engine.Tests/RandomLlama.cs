@@ -9,11 +9,17 @@ internal static class RandomLlama
 {
     public static LlamaForCausalLM Create(
         Device device, ScalarType dtype, int hidden = 64, int heads = 4, int groups = 2, int headDim = 16, int intermediate = 96, int layers = 2, int vocabulary = 128, ulong seed = 1,
-        BaseQuantization quantization = BaseQuantization.None)
+        BaseQuantization quantization = BaseQuantization.None) =>
+        (LlamaForCausalLM)Relative("llama", "", device, dtype, hidden, heads, groups, headDim, intermediate, layers, vocabulary, seed, quantization);
+
+    /// <summary>A relative of Llama by its <paramref name="modelType"/>, with <paramref name="fields"/> of its own (<c>"name": value,</c>).</summary>
+    public static CausalLanguageModel Relative(
+        string modelType, string fields, Device device, ScalarType dtype, int hidden = 64, int heads = 4, int groups = 2, int headDim = 16, int intermediate = 96, int layers = 2,
+        int vocabulary = 128, ulong seed = 1, BaseQuantization quantization = BaseQuantization.None)
     {
-        var model = (LlamaForCausalLM)PretrainedModel.Plan(PretrainedConfig.Parse($$"""
+        var model = (CausalLanguageModel)PretrainedModel.Plan(PretrainedConfig.Parse($$"""
             {
-              "model_type": "llama", "hidden_size": {{hidden}}, "num_attention_heads": {{heads}}, "num_key_value_heads": {{groups}}, "head_dim": {{headDim}},
+              "model_type": "{{modelType}}", "hidden_size": {{hidden}}, "num_attention_heads": {{heads}}, "num_key_value_heads": {{groups}}, "head_dim": {{headDim}}, {{fields}}
               "intermediate_size": {{intermediate}}, "num_hidden_layers": {{layers}}, "vocab_size": {{vocabulary}}, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096
             }
             """));

@@ -51,14 +51,14 @@ internal static class KernelBench
         var lengths = Enumerable.Range(0, 9).Select(i => i * 2048).ToArray();
         var borders = new PackedBorders(lengths, tensor(lengths, dtype: ScalarType.Int32, device: device));
         var (q, k) = (qkv.narrow(1, 0, Heads.QueryWidth).view(-1, 32, 128), qkv.narrow(1, Heads.QueryWidth, Heads.KeyValueWidth).view(-1, 8, 128));
-        var state = kernels.Attention(q, k, k, borders, 0.088);
-        Time("attention", () => kernels.Attention(q, k, k, borders, 0.088).Output.Dispose());
-        Time("attention backward", () => kernels.AttentionBackward(dq, q, k, k, state, borders, 0.088));
+        var state = kernels.Attention(q, k, k, borders, new(0.088));
+        Time("attention", () => kernels.Attention(q, k, k, borders, new(0.088)).Output.Dispose());
+        Time("attention backward", () => kernels.AttentionBackward(dq, q, k, k, state, borders, new(0.088)));
         int[] ragged = [0, 2047, .. lengths.Skip(2)];
         var others = new PackedBorders(ragged, tensor(ragged, dtype: ScalarType.Int32, device: device));
-        var flash = kernels.Attention(q, k, k, others, 0.088);
-        Time("ragged attention", () => kernels.Attention(q, k, k, others, 0.088).Output.Dispose());
-        Time("ragged backward", () => kernels.AttentionBackward(dq, q, k, k, flash, others, 0.088));
+        var flash = kernels.Attention(q, k, k, others, new(0.088));
+        Time("ragged attention", () => kernels.Attention(q, k, k, others, new(0.088)).Output.Dispose());
+        Time("ragged backward", () => kernels.AttentionBackward(dq, q, k, k, flash, others, new(0.088)));
         foreach (var tokens in new[] { Tokens, Tokens / 4 })
         {
             Block(device, kernels, tokens, Time);
@@ -102,7 +102,7 @@ internal static class KernelBench
         adapter.Initialize(0);
         adapter.SetTraining(true);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0.01);
-        using var layer = new FastLlamaLayer(model.model.layers[0], adapter, kernels);
+        using var layer = new FastLlamaLayer(FastDecoder.Of(model, out _)!.Blocks[0], adapter, kernels);
         int[] starts = [.. Enumerable.Range(0, (tokens / 2048) + 1).Select(i => i * 2048)];
         var (cos, sin) = (rand(tokens, 64, device: device), rand(tokens, 64, device: device));
         var batch = new FastBatch(cos, sin, new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));

@@ -25,7 +25,7 @@ internal static class LossBench
     {
         var device = Devices.Parse(deviceName);
         var dtype = device.type is DeviceType.CUDA ? ScalarType.BFloat16 : ScalarType.Float32;
-        using var model = (LlamaForCausalLM)PretrainedModel.Load(Path.Combine(folder, "base"), device, dtype, quantization: quantization);
+        using var model = (CausalLanguageModel)PretrainedModel.Load(Path.Combine(folder, "base"), device, dtype, quantization: quantization);
         using var adapter = AdapterFile.Load(Path.Combine(folder, "adapter"), model);
         adapter.SetTraining(true);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0.01);

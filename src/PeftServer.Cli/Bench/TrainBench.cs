@@ -157,7 +157,7 @@ internal static class TrainBench
     }
 
     /// <summary>The step of a tier on a device.</summary>
-    public static ITrainingStep Step(string tier, ActivationPlan? plan, LlamaForCausalLM model, Adapter adapter, Device device, Action<string>? report)
+    public static ITrainingStep Step(string tier, ActivationPlan? plan, CausalLanguageModel model, Adapter adapter, Device device, Action<string>? report)
     {
         if (tier == "plain")
         {

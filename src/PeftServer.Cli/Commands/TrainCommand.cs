@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using PeftServer.Cli.Processes;
+using PeftServer.Engine;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 
@@ -13,9 +14,13 @@ internal static class TrainCommand
         Examples:
           peftserver train --spec run/spec.json
           peftserver train --spec run/spec.json --device cuda:0
+          peftserver train --manifest adapter/training_manifest.json --model models/tiny-llama --training-file train.jsonl --run again
 
         The worker runs this very command for a job. The folder of spec.json is the run folder: events.jsonl, checkpoints
         and at the end adapter/ (a PEFT checkpoint) appear there. The same command again resumes from the last checkpoint.
+
+        --manifest does a run again from what lies beside its adapter: the same settings on the same model and files, which are
+        held to the digests in it. On a CPU the same bytes come out.
 
         A spec.json:
           {
@@ -27,11 +32,24 @@ internal static class TrainCommand
 
     public static Command Create()
     {
-        var spec = new Option<FileInfo>("--spec") { Description = "The run: spec.json in its run folder.", HelpName = "FILE", Required = true };
+        var spec = new Option<FileInfo?>("--spec") { Description = "The run: spec.json in its run folder.", HelpName = "FILE" };
+        var again = new ManifestOptions();
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda:N. Default: what the spec says.", HelpName = "DEVICE" };
         var torch = TorchOption();
         var supervised = new Option<bool>("--supervised") { Description = "Take 'cancel' and 'pause' as lines on standard input; stop when it ends." };
-        var command = new DescribedCommand("train", "Run one training run in this process.", Lesson) { spec, device, torch, supervised };
+        var command = new DescribedCommand("train", "Run one training run in this process.", Lesson) { spec, again.Manifest, again.Model, again.TrainingFile, again.ValidationFile, again.Run, device, torch, supervised };
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(spec) is null == result.GetValue(again.Manifest) is null)
+            {
+                result.AddError("Give either --spec or --manifest.");
+            }
+
+            if (result.GetValue(again.Manifest) is not null && (result.GetValue(again.Model) is null || result.GetValue(again.TrainingFile) is null || result.GetValue(again.Run) is null))
+            {
+                result.AddError("--manifest needs --model, --training-file and --run.");
+            }
+        });
         command.SetAction((result, stopping) =>
         {
             var control = new TrainerControl();
@@ -42,7 +60,7 @@ internal static class TrainCommand
                 new Thread(() => Obey(control)) { IsBackground = true, Name = "supervisor's pipe" }.Start();
             }
 
-            var run = result.GetValue(spec)!;
+            var run = result.GetValue(spec) ?? again.WriteSpec(result);
             return OnOwnThread(() => Train(run, result.GetValue(device), result.GetValue(torch), control));
         });
         return command;
@@ -137,4 +155,50 @@ internal static class TrainCommand
 
     private static void Print(TrainingEvent written) =>
         Console.WriteLine(written.Level is TrainingEventLevel.Info ? written.Message : $"{written.Level.ToString().ToLowerInvariant()}: {written.Message}");
+
+    /// <summary>A run that is done again: what it was, and where its model and files are now.</summary>
+    private sealed class ManifestOptions
+    {
+        public Option<FileInfo?> Manifest { get; } = new("--manifest") { Description = "training_manifest.json of a run to do again.", HelpName = "FILE" };
+
+        public Option<DirectoryInfo?> Model { get; } = new("--model") { Description = "Folder of the base model, with --manifest.", HelpName = "DIR" };
+
+        public Option<FileInfo?> TrainingFile { get; } = new("--training-file") { Description = "Rows to train on, with --manifest.", HelpName = "FILE" };
+
+        public Option<FileInfo?> ValidationFile { get; } = new("--validation-file") { Description = "Rows to evaluate on, with --manifest.", HelpName = "FILE" };
+
+        public Option<DirectoryInfo?> Run { get; } = new("--run") { Description = "Run folder to make, with --manifest.", HelpName = "DIR" };
+
+        /// <summary>Makes the run folder and its spec.json. Throws where a file or the model is not what it was.</summary>
+        public FileInfo WriteSpec(ParseResult result)
+        {
+            var path = result.GetValue(Manifest)!;
+            if (!path.Exists)
+            {
+                throw new CommandException($"--manifest {path}: there is no such file.", ExitCode.Usage);
+            }
+
+            var manifest = TrainingManifest.Read(path.FullName);
+            var spec = new TrainingSpec
+            {
+                Model = result.GetValue(Model)!.FullName,
+                ModelName = manifest.ModelName,
+                TrainingFile = result.GetValue(TrainingFile)!.FullName,
+                ValidationFile = result.GetValue(ValidationFile)?.FullName,
+                Peft = manifest.Peft,
+                Method = manifest.Method,
+                Training = manifest.Training,
+            };
+            if (manifest.Differences(spec).FirstOrDefault() is { } difference)
+            {
+                throw new CommandException($"This is not the run of {path.Name}: {difference}.", ExitCode.Usage);
+            }
+
+            var folder = result.GetValue(Run)!;
+            folder.Create();
+            var written = new FileInfo(Path.Combine(folder.FullName, TrainingSpec.FileName));
+            File.WriteAllBytes(written.FullName, JsonSerializer.SerializeToUtf8Bytes(spec, PeftJson.Indented));
+            return written;
+        }
+    }
 }

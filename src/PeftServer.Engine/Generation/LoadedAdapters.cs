@@ -29,7 +29,7 @@ internal sealed class LoadedAdapters(PretrainedModel model, int capacity) : IDis
 
         using var scope = NewDisposeScope();
         var adapter = AdapterFile.Load(reference.Folder, model);
-        foreach (var (_, weight) in adapter.State.Where(state => state.Weight.Value.is_floating_point()))
+        foreach (var (_, weight) in adapter.State.Concat(adapter.TrainingState).Where(state => state.Weight.IsLoaded && state.Weight.Value.is_floating_point()))
         {
             weight.Set(weight.Value.to(model.Dtype).DetachFromDisposeScope()); // no conversion at every step
         }

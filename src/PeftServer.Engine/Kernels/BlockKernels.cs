@@ -21,6 +21,20 @@ internal abstract class BlockKernels
     /// </summary>
     public abstract void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX);
 
+    /// <summary>Adds a bias [N] to rows [n, N], which may be part of wider ones.</summary>
+    public abstract void AddBias(Tensor rows, Tensor bias);
+
+    /// <summary>
+    /// Norms each query and key head of rows [q | k | v] in place, with weights [D]; rstd [n, H + G] in float32 takes their factors.
+    /// </summary>
+    public abstract void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads);
+
+    /// <summary>
+    /// From the gradients of normed heads to those of the heads <paramref name="qk"/> [n, (H + G)·D] before, in place in rows [q | k | v], which
+    /// may be part of wider ones.
+    /// </summary>
+    public abstract void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads);
+
     /// <summary>Turns the query and key heads of rows [q | k | v] in place. cos, sin: float32 [n, D/2].</summary>
     public abstract void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads);
 
@@ -42,12 +56,15 @@ internal abstract class BlockKernels
     /// </summary>
     public abstract void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale);
 
-    /// <summary>Causal attention of packed sequences; q [n, H, D], k and v [n, G, D] may be part of wider rows.</summary>
-    public abstract AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale);
+    /// <summary>
+    /// Causal attention of packed sequences; q [n, H, D], k and v [n, G, D] may be part of wider rows. With a window a token sees so many
+    /// tokens back, itself included.
+    /// </summary>
+    public abstract AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope);
 
     /// <summary>Gradients of q, k and v.</summary>
     public abstract (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
-        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale);
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope);
 
     /// <summary>Decodes a matrix [N, K] into <paramref name="target"/>, which may be part of wider rows.</summary>
     public abstract void Nf4Decode(Nf4Matrix matrix, Tensor target);
@@ -79,6 +96,13 @@ internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, in
     public int KeyValueWidth => KeyValueHeads * HeadDim;
 
     public int Width => QueryWidth + (2 * KeyValueWidth);
+}
+
+/// <summary>Factor of the scores, and how many tokens back a token sees, itself included (null: all).</summary>
+internal readonly record struct AttentionScope(double Scale, int? Window = null)
+{
+    /// <summary>Without a window that no sequence is longer than.</summary>
+    public AttentionScope For(PackedBorders borders) => Window >= borders.Longest ? this with { Window = null } : this;
 }
 
 /// <summary>Where packed sequences begin: on the host, and as int32 on the device.</summary>

@@ -72,6 +72,14 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         });
     }
 
+    public override void AddBias(Tensor rows, Tensor bias) => _plain.AddBias(rows, bias);
+
+    public override void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads) =>
+        _plain.HeadNorm(qkv, queryWeight, keyWeight, eps, rstd, heads);
+
+    public override void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads) =>
+        _plain.HeadNormBackward(dqkv, qk, queryWeight, keyWeight, rstd, heads);
+
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         var rows = At(qkv);
@@ -161,15 +169,20 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         _plain.CrossEntropy(logits, targets, loss, correct, scale);
 
     /// <summary>libtorch's flash attention for CPUs, a sequence at a time; it wants as many key heads as query heads.</summary>
-    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale)
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope)
     {
-        using var scope = NewDisposeScope();
+        if (scope.For(borders).Window is not null)
+        {
+            return _plain.Attention(q, k, v, borders, scope);
+        }
+
+        using var temporaries = NewDisposeScope();
         var output = empty([q.size(0), q.size(1), q.size(2)]);
         var logSumExp = empty([q.size(0), q.size(1)]);
         foreach (var (start, length) in Sequences(borders))
         {
             using var inner = NewDisposeScope();
-            var (y, lse) = Aten.CpuFlashAttention(Heads(q, start, length, 1), Heads(k, start, length, Repeats(q, k)), Heads(v, start, length, Repeats(q, k)), scale);
+            var (y, lse) = Aten.CpuFlashAttention(Heads(q, start, length, 1), Heads(k, start, length, Repeats(q, k)), Heads(v, start, length, Repeats(q, k)), scope.Scale);
             output.narrow(0, start, length).copy_(y.squeeze(0).transpose(0, 1));
             logSumExp.narrow(0, start, length).copy_(lse.view(q.size(1), length).t());
         }
@@ -178,9 +191,14 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
     }
 
     public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
-        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale)
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope)
     {
-        using var scope = NewDisposeScope();
+        if (scope.For(borders).Window is not null)
+        {
+            return _plain.AttentionBackward(grad, q, k, v, state, borders, scope);
+        }
+
+        using var temporaries = NewDisposeScope();
         var (dq, dk, dv) = (empty(q.shape), empty(k.shape), empty(v.shape));
         var repeats = Repeats(q, k);
         foreach (var (start, length) in Sequences(borders))
@@ -188,7 +206,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
             using var inner = NewDisposeScope();
             var (a, b, c) = Aten.CpuFlashAttentionBackward(
                 Heads(grad, start, length, 1), Heads(q, start, length, 1), Heads(k, start, length, repeats), Heads(v, start, length, repeats),
-                Heads(state.Output, start, length, 1), state.LogSumExp!.narrow(0, start, length).t().unsqueeze(0).contiguous(), scale);
+                Heads(state.Output, start, length, 1), state.LogSumExp!.narrow(0, start, length).t().unsqueeze(0).contiguous(), scope.Scale);
             dq.narrow(0, start, length).copy_(a.squeeze(0).transpose(0, 1));
             dk.narrow(0, start, length).copy_(Grouped(b, k.size(1), repeats));
             dv.narrow(0, start, length).copy_(Grouped(c, k.size(1), repeats));

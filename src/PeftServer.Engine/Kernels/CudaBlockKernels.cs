@@ -9,7 +9,7 @@ namespace PeftServer.Engine.Kernels;
 /// <summary>The kernels of <c>Kernels/Cuda</c>, for bfloat16 on one GPU, compiled when this is made.</summary>
 internal sealed unsafe class CudaBlockKernels : BlockKernels
 {
-    private static readonly string[] Sources = ["common.cuh", "rms_norm.cu", "rope.cu", "swiglu.cu", "cross_entropy.cu", "lora_pack.cu", "nf4.cu", "fp8.cu"];
+    private static readonly string[] Sources = ["common.cuh", "rms_norm.cu", "rope.cu", "swiglu.cu", "cross_entropy.cu", "lora_pack.cu", "nf4.cu", "fp8.cu", "head_norm.cu"];
 
     private readonly int _device;
     private readonly Dictionary<string, nint> _functions = [];
@@ -48,6 +48,27 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Launch("rms_norm_backward", ((int)x.size(0), 1), Threads((n8 + BackwardChunks - 1) / BackwardChunks), &a, &b, &c, &d, &e, &f, &n8, &ld8, &outLd8);
     }
 
+    public override void AddBias(Tensor rows, Tensor bias)
+    {
+        var (a, b) = (At(rows), At(bias));
+        var (n8, ld8) = ((int)rows.size(1) / 8, (int)rows.stride(0) / 8);
+        Launch("add_bias", ((int)rows.size(0), (n8 + 255) / 256), 256, &a, &b, &n8, &ld8);
+    }
+
+    public override void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads)
+    {
+        var (a, b, c, d) = (At(qkv), At(queryWeight), At(keyWeight), At(rstd));
+        var (counts, d8, ld8, little) = (Counts(heads), heads.HeadDim / 8, (int)qkv.stride(0) / 8, (float)eps);
+        Launch("head_norm", ((int)qkv.size(0), 1), 256, &a, &b, &c, &d, &counts, &d8, &ld8, &little);
+    }
+
+    public override void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads)
+    {
+        var (a, b, c, d, e) = (At(dqkv), At(qk), At(queryWeight), At(keyWeight), At(rstd));
+        var (counts, d8, ld8) = (Counts(heads), heads.HeadDim / 8, (int)dqkv.stride(0) / 8);
+        Launch("head_norm_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &counts, &d8, &ld8);
+    }
+
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         var (a, b, c) = (At(qkv), At(cos), At(sin));
@@ -58,7 +79,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
         var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
-        var (counts, half8, ld8) = (heads.QueryHeads | (heads.KeyValueHeads << 16), heads.HeadDim / 16, (int)dqkv.stride(0) / 8);
+        var (counts, half8, ld8) = (Counts(heads), heads.HeadDim / 16, (int)dqkv.stride(0) / 8);
         Launch("rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half8, &ld8);
     }
 
@@ -83,29 +104,31 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Launch("cross_entropy", ((int)logits.size(0), 1), 1024, &a, &b, &c, &d, &n8, &factor);
     }
 
-    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale)
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope)
     {
-        if (borders.CommonLength is not { } length || !_cudnn.IsUsable)
+        scope = scope.For(borders);
+        if (scope.Window is null && borders.CommonLength is { } length && _cudnn.IsUsable
+            && _cudnn.TryForward(Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), scope.Scale) is { } state)
         {
-            return Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scale);
+            return state with { Output = Rows(state.Output) };
         }
 
-        return _cudnn.TryForward(Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), scale) is { } state
-            ? state with { Output = Rows(state.Output) }
-            : Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scale);
+        return Aten.FlashAttention(q, k, v, borders.OnDevice, borders.Longest, scope);
     }
 
     public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
-        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale)
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope)
     {
+        scope = scope.For(borders);
         if (!state.IsRectangle)
         {
-            return Aten.FlashAttentionBackward(grad, q, k, v, state, borders.OnDevice, borders.Longest, scale);
+            return Aten.FlashAttentionBackward(grad, q, k, v, state, borders.OnDevice, borders.Longest, scope);
         }
 
         var length = borders.CommonLength!.Value;
         var dense = state with { Output = Rectangle(state.Output, length) };
-        var (dq, dk, dv) = CudnnAttention.Backward(Rectangle(grad, length), Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), dense, scale);
+        var (dq, dk, dv) = CudnnAttention.Backward(
+            Rectangle(grad, length), Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), dense, scope.Scale);
         return (Rows(dq), Rows(dk), Rows(dv));
     }
 
@@ -152,6 +175,9 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         using var reader = new StreamReader(stream);
         return reader.ReadToEnd() + "\n";
     }
+
+    /// <summary>Heads of queries in the lower half of a number, of keys in the upper.</summary>
+    private static int Counts(HeadLayout heads) => heads.QueryHeads | (heads.KeyValueHeads << 16);
 
     /// <summary>Whole warps for so many threads.</summary>
     private static int Threads(int groups) => (groups + 31) / 32 * 32;

@@ -29,6 +29,27 @@ internal sealed class TensorBlockKernels : BlockKernels
         gradX.copy_(residual is null ? result : result.Plus(residual.to(ScalarType.Float32)));
     }
 
+    public override void AddBias(Tensor rows, Tensor bias) => rows.Add(bias);
+
+    public override void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads)
+    {
+        using var scope = NewDisposeScope();
+        using var little = eps.ToScalar();
+        var turning = Turning(qkv, heads); // [n, H + G, D]
+        var wide = turning.to(ScalarType.Float32);
+        rstd.copy_(wide.mul(wide).mean(Last).add_(little).rsqrt_());
+        turning.copy_(wide.mul(rstd.unsqueeze(-1)).to(qkv.dtype).mul(Weights(queryWeight, keyWeight, heads)));
+    }
+
+    public override void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads)
+    {
+        using var scope = NewDisposeScope();
+        var gradient = Turning(dqkv, heads); // [n, H + G, D]
+        var g = gradient.to(ScalarType.Float32).mul(Weights(queryWeight, keyWeight, heads).to(ScalarType.Float32));
+        var h = qk.view(gradient.shape).to(ScalarType.Float32).mul(rstd.unsqueeze(-1));
+        gradient.copy_(g.Minus(h.mul(g.mul(h).mean(Last, keepdim: true))).mul(rstd.unsqueeze(-1)));
+    }
+
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         using var scope = NewDisposeScope();
@@ -77,19 +98,19 @@ internal sealed class TensorBlockKernels : BlockKernels
         logits.copy_(gradient.mul_(factor));
     }
 
-    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale)
+    public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope)
     {
         using var frozen = no_grad();
-        return new AttentionState(Attend(q, k, v, borders, scale), null, null, null);
+        return new AttentionState(Attend(q, k, v, borders, scope), null, null, null);
     }
 
     public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
-        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, double scale)
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope)
     {
-        using var scope = NewDisposeScope();
+        using var inner = NewDisposeScope();
         using var recording = enable_grad();
         var (a, b, c) = (q.detach().requires_grad_(true), k.detach().requires_grad_(true), v.detach().requires_grad_(true));
-        Attend(a, b, c, borders, scale).backward([grad]);
+        Attend(a, b, c, borders, scope).backward([grad]);
         return (a.grad!.MoveToOuterDisposeScope(), b.grad!.MoveToOuterDisposeScope(), c.grad!.MoveToOuterDisposeScope());
     }
 
@@ -125,8 +146,12 @@ internal sealed class TensorBlockKernels : BlockKernels
 
     public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => new Packer(blocks);
 
-    private static Tensor Attend(Tensor q, Tensor k, Tensor v, PackedBorders borders, double scale) =>
-        new PackedAttention(borders.Starts).Attend(0, q, k, v, new AttentionOptions(scale));
+    private static Tensor Attend(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope) =>
+        new PackedAttention(borders.Starts).Attend(0, q, k, v, new AttentionOptions(scope.Scale, scope.Window));
+
+    /// <summary>The weight of each head: [H + G, D].</summary>
+    private static Tensor Weights(Tensor query, Tensor key, HeadLayout heads) =>
+        cat([query.expand(heads.QueryHeads, heads.HeadDim), key.expand(heads.KeyValueHeads, heads.HeadDim)], 0);
 
     private static Tensor Turning(Tensor qkv, HeadLayout heads) =>
         qkv.narrow(1, 0, heads.QueryWidth + heads.KeyValueWidth).view(-1, heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim);

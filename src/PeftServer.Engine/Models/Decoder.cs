@@ -61,6 +61,13 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
         _softCap = config.Has("final_logit_softcapping") ? config.Number("final_logit_softcapping", 0) : null;
     }
 
+    internal Decoder Decoder => _decoder;
+
+    internal Linear Head => _head;
+
+    /// <summary>Whether the scores are what the head gives and nothing is done to them.</summary>
+    internal bool HasPlainHead => _scale is null && _softCap is null && _head.bias is null;
+
     public override int HiddenSize => _decoder.Width;
 
     public override int LayerCount => _decoder.LayerCount;

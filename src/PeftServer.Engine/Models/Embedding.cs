@@ -37,6 +37,9 @@ public sealed class RmsNorm(int width, double eps, bool offset = false) : Site
 
     public double Eps { get; } = eps;
 
+    /// <summary>Whether the factor is 1 + weight.</summary>
+    public bool HasOffset { get; } = offset;
+
     public override Weight Weight => weight;
 
     public override Tensor Compute(Tensor x, Tensor weight, Tensor? bias)
@@ -44,7 +47,7 @@ public sealed class RmsNorm(int width, double eps, bool offset = false) : Site
         using var scope = NewDisposeScope();
         var wide = x.to(ScalarType.Float32);
         var scale = wide.mul(wide).mean(Last, keepdim: true).add_(_eps).rsqrt_(); // [n, 1]
-        if (offset)
+        if (HasOffset)
         {
             return wide.mul(scale).mul(weight.to(ScalarType.Float32).add(TensorArithmetic.One)).to(x.dtype).MoveToOuterDisposeScope();
         }

@@ -98,24 +98,26 @@ internal sealed class LlamaVariantModel : Decoder
     public readonly Site? norm;
     public readonly Site? final_layernorm;
     public readonly HiddenSite invertible_adapters;
-    private readonly RotaryEmbedding _rotary;
     private readonly RotaryEmbedding? _localRotary;
     private readonly KeptScalar? _embeddingScale;
-    private readonly LlamaVariant _variant;
 
     public LlamaVariantModel(PretrainedConfig config, LlamaVariant variant)
     {
-        _variant = variant;
+        Variant = variant;
         embed_tokens = new Embedding(config.VocabSize, variant.Hidden) { LookupScale = variant.ScalesLookup ? variant.EmbeddingScale : 1 };
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new VariantLayer(variant, index))];
         (norm, final_layernorm) = variant.FinalLayernorm ? (null, variant.Norm(variant.Hidden)) : (variant.Norm(variant.Hidden), (Site?)null);
         invertible_adapters = new HiddenSite(variant.Hidden);
-        _rotary = variant.LocalRotary
+        Rotary = variant.LocalRotary
             ? new RotaryEmbedding(config, variant.RotaryDim, "full_attention", theta: 1_000_000)
             : new RotaryEmbedding(config, variant.RotaryDim);
         _localRotary = variant.LocalRotary ? new RotaryEmbedding(config, variant.RotaryDim, "sliding_attention", "rope_local_base_freq") : null;
         _embeddingScale = variant.EmbeddingScale == 1 ? null : new KeptScalar(variant.EmbeddingScale);
     }
+
+    public RotaryEmbedding Rotary { get; }
+
+    public LlamaVariant Variant { get; }
 
     public override Embedding TokenEmbedding => embed_tokens;
 
@@ -126,11 +128,11 @@ internal sealed class LlamaVariantModel : Decoder
         using var scope = NewDisposeScope();
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
         x = invertible_adapters.Forward(_embeddingScale is null ? x : x.mul(_embeddingScale), batch);
-        var angle = _rotary.At(batch, x.dtype);
+        var angle = Rotary.At(batch, x.dtype);
         var local = _localRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
         {
-            x = layers[i].Forward(x, _variant.Window(i) is null ? angle : local ?? angle, batch);
+            x = layers[i].Forward(x, Variant.Window(i) is null ? angle : local ?? angle, batch);
         }
 
         return (norm ?? final_layernorm)!.Forward(x, batch).MoveToOuterDisposeScope(); // [n, hidden]

@@ -166,7 +166,7 @@ public sealed class PretrainedConfig
                 "vocab_size" or "max_position_embeddings" or "n_positions" or "seq_length" => 1 << 28,
                 _ => 0,
             };
-            if (limit > 0 && value is JsonValue number && (!IsWhole(number, out var size) || size < 1 || size > limit))
+            if (limit > 0 && value is JsonValue number && (Whole(number) is not { } size || size < 1 || size > limit))
             {
                 throw new CheckpointException($"config.json: {name} is {Short(value)}, but must be a whole number from 1 to {limit}.");
             }
@@ -174,24 +174,11 @@ public sealed class PretrainedConfig
 
         foreach (var name in (string[])["num_local_experts", "num_experts", "relative_attention_num_buckets", "position_buckets", "type_vocab_size", "max_relative_positions"])
         {
-            if (_fields[name] is JsonValue number && (!IsWhole(number, out var size) || size < -1 || size > 1 << 16))
+            if (_fields[name] is JsonValue number && (Whole(number) is not { } size || size < -1 || size > 1 << 16))
             {
                 throw new CheckpointException($"config.json: {name} is {Short(number)}, but must be a whole number up to {1 << 16}.");
             }
         }
-    }
-
-    /// <summary>A number that was read, or one that was put in the place of one.</summary>
-    private static bool IsWhole(JsonValue number, out long size)
-    {
-        if (number.TryGetValue(out size))
-        {
-            return true;
-        }
-
-        var isSmall = number.TryGetValue<int>(out var small);
-        size = small;
-        return isSmall;
     }
 
     /// <summary>
@@ -249,6 +236,9 @@ public sealed class PretrainedConfig
 
         return node is JsonValue value && value.TryGetValue<T>(out var result) ? result : throw Wrong(name, node, $"a {typeof(T).Name}");
     }
+
+    private static long? Whole(JsonValue value) =>
+        long.TryParse(value.ToJsonString(), System.Globalization.NumberStyles.AllowLeadingSign, System.Globalization.CultureInfo.InvariantCulture, out var number) ? number : null;
 
     private JsonNode? Field(string name)
     {

@@ -36,12 +36,12 @@ internal static unsafe partial class Aten
     /// Causal attention of packed sequences by FlashAttention: q [n, H, D], k and v [n, G, D]; starts: int32 on the device. For
     /// bfloat16 on CUDA. No autograd: <see cref="FlashAttentionBackward"/> is its gradient.
     /// </summary>
-    public static AttentionState FlashAttention(Tensor q, Tensor k, Tensor v, Tensor starts, int longest, double scale)
+    public static AttentionState FlashAttention(Tensor q, Tensor k, Tensor v, Tensor starts, int longest, AttentionScope scope)
     {
         Span<ulong> stack =
         [
             Handle(q), Handle(k), Handle(v), Optional(Handle(starts)), Optional(Handle(starts)), (ulong)longest, (ulong)longest,
-            Double(0), 1, 0, Optional(Double(scale)), 0, 0, 0, 0, 0,
+            Double(0), 1, 0, Optional(Double(scope.Scale)), Behind(scope), Ahead(scope), 0, 0, 0,
         ];
         Call("aten::_flash_attention_forward\0"u8, "\0"u8, stack);
         Result(stack[4]).Dispose(); // a debug mask, empty
@@ -49,16 +49,21 @@ internal static unsafe partial class Aten
     }
 
     public static (Tensor Dq, Tensor Dk, Tensor Dv) FlashAttentionBackward(
-        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, Tensor starts, int longest, double scale)
+        Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, Tensor starts, int longest, AttentionScope scope)
     {
         Span<ulong> stack =
         [
             Handle(grad), Handle(q), Handle(k), Handle(v), Handle(state.Output), Handle(state.LogSumExp!), Handle(starts), Handle(starts),
-            (ulong)longest, (ulong)longest, Double(0), 1, Handle(state.Seed!), Handle(state.Offset!), Optional(Double(scale)), 0, 0, 0,
+            (ulong)longest, (ulong)longest, Double(0), 1, Handle(state.Seed!), Handle(state.Offset!), Optional(Double(scope.Scale)), Behind(scope), Ahead(scope), 0,
         ];
         Call("aten::_flash_attention_backward\0"u8, "\0"u8, stack);
         return (Result(stack[0]), Result(stack[1]), Result(stack[2]));
     }
+
+    /// <summary>Tokens before a token that it sees, as an optional argument.</summary>
+    private static ulong Behind(AttentionScope scope) => scope.Window is { } window ? Optional((ulong)window - 1) : 0;
+
+    private static ulong Ahead(AttentionScope scope) => scope.Window is null ? 0 : Optional(0);
 
     /// <summary>Causal attention on a CPU: q, k, v [1, H, T, D]; the output [1, H, T, D] and the log of the sums [1, H, T].</summary>
     public static (Tensor Output, Tensor LogSumExp) CpuFlashAttention(Tensor q, Tensor k, Tensor v, double scale)

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 

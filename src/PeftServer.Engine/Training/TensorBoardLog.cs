@@ -76,9 +76,9 @@ internal sealed class TensorBoardLog : IDisposable
     /// <summary>Fields of a protocol buffer, as far as events need them.</summary>
     private sealed class ProtobufWriter
     {
-        private readonly MemoryStream _bytes = new();
+        private readonly List<byte> _bytes = [];
 
-        public byte[] ToArray() => _bytes.ToArray();
+        public byte[] ToArray() => [.. _bytes];
 
         public void Integer(int field, ulong value)
         {
@@ -91,7 +91,7 @@ internal sealed class TensorBoardLog : IDisposable
             Varint(((ulong)field << 3) | 1);
             Span<byte> bytes = stackalloc byte[8];
             BinaryPrimitives.WriteDoubleLittleEndian(bytes, value);
-            _bytes.Write(bytes);
+            _bytes.AddRange(bytes);
         }
 
         public void Float(int field, float value)
@@ -99,7 +99,7 @@ internal sealed class TensorBoardLog : IDisposable
             Varint(((ulong)field << 3) | 5);
             Span<byte> bytes = stackalloc byte[4];
             BinaryPrimitives.WriteSingleLittleEndian(bytes, value);
-            _bytes.Write(bytes);
+            _bytes.AddRange(bytes);
         }
 
         public void Text(int field, string value) => Message(field, Encoding.UTF8.GetBytes(value));
@@ -108,18 +108,18 @@ internal sealed class TensorBoardLog : IDisposable
         {
             Varint(((ulong)field << 3) | 2);
             Varint((ulong)value.Length);
-            _bytes.Write(value);
+            _bytes.AddRange(value);
         }
 
         private void Varint(ulong value)
         {
             while (value >= 0x80)
             {
-                _bytes.WriteByte((byte)(value | 0x80));
+                _bytes.Add((byte)(value | 0x80));
                 value >>= 7;
             }
 
-            _bytes.WriteByte((byte)value);
+            _bytes.Add((byte)value);
         }
     }
 }

@@ -24,7 +24,7 @@ internal static class TrainingSteps
         }
 
         BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
-        var fast = new FastLlamaStep((LlamaForCausalLM)model, adapter, kernels, report: report);
+        var fast = new FastLlamaStep(model, adapter, kernels, report: report);
         report($"Training with {fast.Description}.");
         return fast;
     }
@@ -34,28 +34,29 @@ internal static class TrainingSteps
         : arguments.NeftuneNoiseAlpha > 0 ? "neftune_noise_alpha is set"
         : settings != new SftSettings() ? "the loss is not the plain one"
         : FastLlamaStep.Obstacle(model, adapter, (config as LoraConfig)?.LoraDropout ?? 0) is { } obstacle ? obstacle
-        : device.type is DeviceType.CUDA ? CudaObstacle((LlamaForCausalLM)model, arguments)
-        : CpuObstacle((LlamaForCausalLM)model, arguments);
+        : device.type is DeviceType.CUDA ? CudaObstacle(FastDecoder.Of(model, out _)!, arguments)
+        : CpuObstacle(FastDecoder.Of(model, out _)!, arguments);
 
-    private static string? CudaObstacle(LlamaForCausalLM model, TrainingArguments arguments) =>
+    private static string? CudaObstacle(FastDecoder model, TrainingArguments arguments) =>
         arguments.Deterministic ? "training.deterministic is true"
-        : model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
+        : model.Model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
         : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
-        : model.HiddenSize % 8 != 0 || model.HiddenSize > CudaBlockKernels.MaxHidden || model.Config.VocabSize % 8 != 0 ? "the model's widths do not suit the kernels"
+        : model.Hidden % 8 != 0 || model.Intermediate % 8 != 0 || model.Hidden > CudaBlockKernels.MaxHidden || model.Head.OutFeatures % 8 != 0 ? "the model's widths do not suit the kernels"
         : arguments.Quantization is BaseQuantization.Nf4 && !Suits(model, arguments.Quantization, Nf4Matrix.DefaultBlockSize) ? "the model's widths do not suit 4-bit blocks"
-        : arguments.Quantization is BaseQuantization.Fp8 && CudaDriver.ComputeCapability(model.Device.index) is not ( > 8, _) and not (8, >= 9) ? "the GPU has no 8-bit floats"
+        : arguments.Quantization is BaseQuantization.Fp8 && CudaDriver.ComputeCapability(model.Model.Device.index) is not ( > 8, _) and not (8, >= 9) ? "the GPU has no 8-bit floats"
         : arguments.Quantization is BaseQuantization.Fp8 && !Suits(model, arguments.Quantization, 64) ? "the model's widths do not suit 8-bit products"
-        : model.model.layers[0].self_attn.Heads.HeadDim is var width && (width % 16 != 0 || width > 256) ? $"its heads are {width} wide"
+        : model.Heads.HeadDim is var width && (width % 16 != 0 || width > 256) ? $"its heads are {width} wide"
+        : model.Blocks[0].QueryNorm is not null && !System.Numerics.BitOperations.IsPow2(model.Heads.HeadDim) ? $"its heads, which are normed, are {model.Heads.HeadDim} wide"
         : null;
 
     /// <summary>Whether all widths of the blocks' matrices are whole multiples.</summary>
-    private static bool Suits(LlamaForCausalLM model, BaseQuantization quantization, int multiple) => model.PackableWeights(quantization).All(weight => weight.Shape.All(size =>
+    private static bool Suits(FastDecoder model, BaseQuantization quantization, int multiple) => model.Model.PackableWeights(quantization).All(weight => weight.Shape.All(size =>
         size % multiple == 0 && size <= CudaBlockKernels.MaxQuantized));
 
-    private static string? CpuObstacle(LlamaForCausalLM model, TrainingArguments arguments) =>
-        model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
+    private static string? CpuObstacle(FastDecoder model, TrainingArguments arguments) =>
+        model.Model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
         : arguments.Quantization is not BaseQuantization.None ? "the base is packed"
-        : !CpuBlockKernels.Suits(model.HiddenSize) || !CpuBlockKernels.Suits(model.Config.Int("intermediate_size"))
-            || !CpuBlockKernels.Suits(model.model.layers[0].self_attn.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
+        : !CpuBlockKernels.Suits(model.Hidden) || !CpuBlockKernels.Suits(model.Intermediate)
+            || !CpuBlockKernels.Suits(model.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
         : null;
 }

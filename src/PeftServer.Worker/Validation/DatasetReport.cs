@@ -9,7 +9,8 @@ namespace PeftServer.Worker.Validation;
 /// <param name="FileId">The file.</param>
 /// <param name="Summary">The account of its rows.</param>
 /// <param name="MaxLength">Tokens that a row may have.</param>
-internal sealed record DatasetReport(string Field, string FileId, DataSummary Summary, int MaxLength)
+/// <param name="Misfit">What in a row does not suit the method; null where all do.</param>
+internal sealed record DatasetReport(string Field, string FileId, DataSummary Summary, int MaxLength, string? Misfit = null)
 {
     private const int LinesTold = 10;
 
@@ -20,7 +21,7 @@ internal sealed record DatasetReport(string Field, string FileId, DataSummary Su
         { Used: 0 } => Invalid($"none of its {Summary.Rows} rows can be used. {string.Join(" ", Lines())}"),
         { TrainedTokens: 0 } => Invalid(
             $"no token of its {Summary.Used} rows would be learnt. Rows need an answer (an assistant message with weight 1, or a completion) within the first {MaxLength} tokens."),
-        _ => null,
+        _ => Misfit is null ? null : Invalid(Misfit),
     };
 
     /// <summary>The account as events.</summary>

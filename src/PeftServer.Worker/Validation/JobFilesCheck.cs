@@ -4,7 +4,9 @@ using PeftServer.Core.Data;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Prompts;
+using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
@@ -137,9 +139,13 @@ internal sealed partial class JobFilesCheck(
         FineTuningJob job, string field, string fileId, Tokenizer tokenizer, int maxLength, IReadOnlyList<string>? labels, CancellationToken cancellationToken)
     {
         await using var content = await files.OpenForJobAsync(job, field, fileId, cancellationToken);
-        var data = await Task.Run(() => MethodData.Read(job.Method, content, tokenizer, job.Training, maxLength, labels, cancellationToken), cancellationToken);
-        return new DatasetReport(field, fileId, data.Summary, maxLength);
+        var (rows, summary) = await Task.Run(() => MethodData.Read(job.Method, content, tokenizer, job.Training, maxLength, labels, cancellationToken), cancellationToken);
+        return new DatasetReport(field, fileId, summary, maxLength, Misfit(job.Peft, rows));
     }
+
+    /// <summary>A row of a task that the job's method does not know.</summary>
+    private static string? Misfit(AdapterConfig method, object rows) => method is not IKnowsTasks || rows is not TrainingData texts ? null : texts.Rows
+        .Select(row => IKnowsTasks.Fault(method, row.Task) is { } fault ? $"line {row.Line}, task_id: {fault}" : null).FirstOrDefault(fault => fault is not null);
 
     private static IEnumerable<(string Field, string FileId)> FilesOf(FineTuningJob job)
     {

@@ -72,6 +72,38 @@ public sealed class BlockKernelsTests
 
     [Theory]
     [MemberData(nameof(Targets))]
+    public void HeadNorm_AndBackward_EqualsTheTwin(string target)
+    {
+        using var world = World.On(target);
+        var (qkv, queryWeight, keyWeight) = (world.Random(Tokens, Heads.Width), world.Random(64), world.Random(64));
+        var (raw, expected) = (qkv.narrow(1, 0, 384).clone(), qkv.clone());
+        var (rstd, rstd2) = (world.Scales(Tokens * 6).view(Tokens, 6), world.Scales(Tokens * 6).view(Tokens, 6));
+        world.Kernels.HeadNorm(qkv, queryWeight, keyWeight, 1e-6, rstd, Heads);
+        world.Twin.HeadNorm(expected, queryWeight, keyWeight, 1e-6, rstd2, Heads);
+        world.ShouldAgree(qkv, expected);
+        world.ShouldAgree(rstd, rstd2);
+
+        var grad = world.Random(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width);
+        var expectedGrad = grad.clone();
+        world.Kernels.HeadNormBackward(grad, raw, queryWeight, keyWeight, rstd, Heads);
+        world.Twin.HeadNormBackward(expectedGrad, raw, queryWeight, keyWeight, rstd2, Heads);
+        world.ShouldAgree(grad, expectedGrad);
+    }
+
+    [Theory]
+    [MemberData(nameof(Targets))]
+    public void AddBias_ToWiderRows_EqualsTheTwin(string target)
+    {
+        using var world = World.On(target);
+        var (rows, bias) = (world.Random(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width), world.Random(Heads.Width));
+        var expected = rows.clone();
+        world.Kernels.AddBias(rows, bias);
+        world.Twin.AddBias(expected, bias);
+        world.ShouldAgree(rows, expected);
+    }
+
+    [Theory]
+    [MemberData(nameof(Targets))]
     public void SwiGlu_AndBackward_EqualsTheTwin(string target)
     {
         using var world = World.On(target);
@@ -108,27 +140,29 @@ public sealed class BlockKernelsTests
         correct.item<float>().ShouldBe(correct2.item<float>());
     }
 
-    public static TheoryData<string, int[]> Packings => new()
+    public static TheoryData<string, int[], int?> Packings => new()
     {
-        { "cpu", [0, 5, 6, 37] }, { "cpu", [0, 37] }, { "cpu", [0, 18, 36] },
-        { "cuda:0", [0, 5, 6, 37] }, { "cuda:0", [0, 37] }, { "cuda:0", [0, 18, 36] }, { "cuda:0", [0, 128, 256, 384] },
+        { "cpu", [0, 5, 6, 37], null }, { "cpu", [0, 37], null }, { "cpu", [0, 18, 36], null }, { "cpu", [0, 5, 6, 37], 7 },
+        { "cuda:0", [0, 5, 6, 37], null }, { "cuda:0", [0, 37], null }, { "cuda:0", [0, 18, 36], null }, { "cuda:0", [0, 128, 256, 384], null },
+        { "cuda:0", [0, 5, 6, 37], 7 }, { "cuda:0", [0, 300], 64 }, { "cuda:0", [0, 18, 36], 18 },
     };
 
     [Theory]
     [MemberData(nameof(Packings))]
-    public void Attention_PackedSequences_EqualsTheTwin(string target, int[] starts)
+    public void Attention_PackedSequences_EqualsTheTwin(string target, int[] starts, int? window)
     {
+        var scope = new AttentionScope(0.125, window);
         using var world = World.On(target);
         var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
         var qkv = world.Random(starts[^1], Heads.Width);
         var (q, k, v) = (qkv.narrow(1, 0, 256).view(-1, 4, 64), qkv.narrow(1, 256, 128).view(-1, 2, 64), qkv.narrow(1, 384, 128).view(-1, 2, 64));
         var grad = world.Random(starts[^1], 4, 64);
 
-        var state = world.Kernels.Attention(q, k, v, borders, 0.125);
-        var (dq, dk, dv) = world.Kernels.AttentionBackward(grad, q, k, v, state, borders, 0.125);
+        var state = world.Kernels.Attention(q, k, v, borders, scope);
+        var (dq, dk, dv) = world.Kernels.AttentionBackward(grad, q, k, v, state, borders, scope);
 
-        var expected = world.Twin.Attention(q, k, v, borders, 0.125);
-        var (dq2, dk2, dv2) = world.Twin.AttentionBackward(grad, q, k, v, expected, borders, 0.125);
+        var expected = world.Twin.Attention(q, k, v, borders, scope);
+        var (dq2, dk2, dv2) = world.Twin.AttentionBackward(grad, q, k, v, expected, borders, scope);
         world.ShouldAgree(state.Output, expected.Output);
         world.ShouldAgree(dq, dq2);
         world.ShouldAgree(dk, dk2);

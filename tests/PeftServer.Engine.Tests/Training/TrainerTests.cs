@@ -130,6 +130,7 @@ public sealed class TrainerTests
     [InlineData(3, StopRequest.Abandon, OptimizerName.AdamwTorch)]
     [InlineData(4, StopRequest.Pause, OptimizerName.Adafactor)]
     [InlineData(5, StopRequest.Abandon, OptimizerName.Lion)]
+    [InlineData(3, StopRequest.Pause, OptimizerName.Adamw8Bit)]
     public void Run_StoppedAndRunAgain_GivesTheSameBytes(int step, StopRequest stop, OptimizerName optimizer)
     {
         using var whole = new TrainingRun(Texts, change: arguments => arguments with { Optim = optimizer });

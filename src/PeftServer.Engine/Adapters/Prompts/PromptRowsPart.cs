@@ -19,7 +19,8 @@ internal sealed class PromptRowsPart(PromptAdapter adapter) : SiteAdapter
             if (batch.Starts[i] >= run.Start && batch.Starts[i] < run.Start + run.Count && batch.PromptRows[i] > 0)
             {
                 pieces.Add(frozen.narrow(0, at - run.Start, batch.Starts[i] - at));
-                var rows = adapter.RowsFor(batch.TaskOf(i)).narrow(0, 0, batch.PromptRows[i]); // [P, width]
+                var task = batch.TaskOf(i);
+                var rows = batch.Once((adapter, task), () => adapter.RowsFor(task)).narrow(0, 0, batch.PromptRows[i]); // [P, width]
                 pieces.Add((scale == 1 ? rows : rows.Times(1 / scale)).to(frozen.dtype)); // the model will scale them
                 at = batch.Starts[i] + batch.PromptRows[i];
             }

@@ -1,4 +1,3 @@
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Training.Fast;
@@ -45,17 +44,17 @@ internal sealed class ActivationPlanner
     /// <summary>Of the memory that is free, so much may be planned with: allocators leave gaps.</summary>
     private const double Usable = 0.92;
 
-    private readonly LlamaForCausalLM _model;
+    private readonly FastDecoder _model;
     private readonly ActivationPlan? _fixed;
     private readonly double _budget;
 
-    private ActivationPlanner(LlamaForCausalLM model, double budget, ActivationPlan? plan) => (_model, _budget, _fixed) = (model, budget, plan);
+    private ActivationPlanner(FastDecoder model, double budget, ActivationPlan? plan) => (_model, _budget, _fixed) = (model, budget, plan);
 
     /// <summary>Plans for the memory that is free now on the device of the model, which is to hold all but activations by then.</summary>
-    public static ActivationPlanner ForFreeMemory(LlamaForCausalLM model) => new(
-        model, Usable * (model.Device.type is DeviceType.CUDA ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes), null);
+    public static ActivationPlanner ForFreeMemory(FastDecoder model) => new(
+        model, Usable * (model.Model.Device.type is DeviceType.CUDA ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes), null);
 
-    public static ActivationPlanner Always(ActivationPlan plan, LlamaForCausalLM model) => new(model, 0, plan);
+    public static ActivationPlanner Always(ActivationPlan plan, FastDecoder model) => new(model, 0, plan);
 
     /// <summary>The plan for a batch, and why.</summary>
     public (ActivationPlan Plan, string Why) For(SftBatch batch)
@@ -79,7 +78,7 @@ internal sealed class ActivationPlanner
         throw new System.Diagnostics.UnreachableException();
     }
 
-    private ActivationPlan Last => _model.Device.type is DeviceType.CUDA ? ActivationPlan.Offload : ActivationPlan.Lean;
+    private ActivationPlan Last => _model.Model.Device.type is DeviceType.CUDA ? ActivationPlan.Offload : ActivationPlan.Lean;
 
     private IEnumerable<ActivationPlan> Candidates(int tokens, int longest)
     {
@@ -99,10 +98,10 @@ internal sealed class ActivationPlanner
     /// <summary>Bytes beside the weights when <paramref name="tokens"/> go through the model at once.</summary>
     private double Bytes(ActivationPlan plan, int tokens)
     {
-        var (config, heads) = (_model.Config, _model.model.layers[0].self_attn.Heads);
-        double element = _model.Dtype is ScalarType.Float32 ? 4 : 2;
-        double hidden = _model.HiddenSize, intermediate = config.Int("intermediate_size");
-        var attention = heads.Width + heads.QueryWidth;
+        var heads = _model.Heads;
+        double element = _model.Model.Dtype is ScalarType.Float32 ? 4 : 2;
+        double hidden = _model.Hidden, intermediate = _model.Intermediate;
+        var attention = heads.Width + heads.QueryWidth + (_model.Blocks[0].QueryNorm is null ? 0 : heads.QueryWidth + heads.KeyValueWidth);
         var kept = plan.Mode switch
         {
             ActivationMode.Keep => ((2 * hidden) + attention + (2 * intermediate) + 256) * element, // a few ranks stand beside them
@@ -113,7 +112,7 @@ internal sealed class ActivationPlanner
         // One block at work: about ten rows of the stream, attention forward and backward (its sums of dq are float32), and the feed-forward.
         var wide = plan.Mode is ActivationMode.Keep ? tokens : Math.Min(tokens, ActivationPlan.LeanTokens);
         var work = (tokens * ((10 * hidden) + (3 * attention) + (4 * heads.QueryWidth)) * element) + (wide * 5 * intermediate * element);
-        var scores = 2.5 * Math.Min(tokens, 4096) * config.VocabSize * element;
-        return (tokens * kept * _model.LayerCount) + Math.Max(work, scores) + (64 << 20);
+        var scores = 2.5 * Math.Min(tokens, 4096) * _model.Head.OutFeatures * element;
+        return (tokens * kept * _model.Blocks.Count) + Math.Max(work, scores) + (64 << 20);
     }
 }

@@ -7,29 +7,31 @@ using PeftServer.Engine.Native;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
-/// One Llama block, forward and backward by hand. The stream comes as (x, y) with x + y still to be added, because adding and
+/// One block of Llama's shape, forward and backward by hand. The stream comes as (x, y) with x + y still to be added, because adding and
 /// norming is one kernel.
 /// </summary>
 internal sealed class FastLlamaLayer : IDisposable
 {
-    private readonly LlamaDecoderLayer _layer;
+    private readonly FastBlock _block;
+    private readonly Tensor? _bias; // of q, k and v: [(H + 2G)·D]
     private readonly BlockKernels _kernels;
     private readonly FoldedProjection _qkv;
     private readonly FoldedProjection _o;
     private readonly FoldedProjection _gateUp;
     private readonly FoldedProjection _down;
 
-    public FastLlamaLayer(LlamaDecoderLayer layer, Adapter adapter, BlockKernels kernels)
+    public FastLlamaLayer(FastBlock block, Adapter adapter, BlockKernels kernels)
     {
-        (_layer, _kernels) = (layer, kernels);
+        (_block, _kernels) = (block, kernels);
         var parts = adapter.Parts.ToDictionary(entry => entry.Site, entry => (LoraProjection)entry.Part);
-        var norm = layer.input_layernorm.weight.Value;
-        FoldedProjection Fold(params IEnumerable<Linear> sites) =>
+        var norm = block.InputNorm.weight.Value;
+        FoldedProjection Fold(IEnumerable<Linear> sites) =>
             new([.. sites.Select(site => (site, parts.GetValueOrDefault(site)))], norm.device, norm.dtype, kernels);
-        _qkv = Fold(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj);
-        _o = Fold(layer.self_attn.o_proj);
-        _gateUp = Fold(layer.mlp.gate_proj, layer.mlp.up_proj);
-        _down = Fold(layer.mlp.down_proj);
+        _bias = block.Qkv[0].bias is null ? null : cat([.. block.Qkv.Select(site => site.bias!.Value)]).DetachFromDisposeScope();
+        _qkv = Fold(block.Qkv);
+        _o = Fold([block.O]);
+        _gateUp = Fold(block.GateUp);
+        _down = Fold([block.Down]);
     }
 
     public IEnumerable<PackedBlock> Blocks => new[] { _qkv, _o, _gateUp, _down }.SelectMany(projection => projection.Blocks);
@@ -37,9 +39,9 @@ internal sealed class FastLlamaLayer : IDisposable
     /// <summary>Columns that rows of the stream's gradient need beside their own, at least.</summary>
     public long GradientRoom => Math.Max(_o.Room, _down.Room);
 
-    private HeadLayout Heads => _layer.self_attn.Heads;
+    private HeadLayout Heads => _block.Heads;
 
-    private double Scale => 1 / Math.Sqrt(Heads.HeadDim);
+    private AttentionScope Scope => new(_block.Scale, _block.Window);
 
     /// <summary>
     /// The block's output as (x, y). The state is what its backward needs: all of it, or in lean mode the block's input alone.
@@ -94,6 +96,7 @@ internal sealed class FastLlamaLayer : IDisposable
         _o.Dispose();
         _gateUp.Dispose();
         _down.Dispose();
+        _bias?.Dispose();
     }
 
     /// <summary>Rows that go through the feed-forward together: all of them, or in lean mode so many that its wide rows stay small.</summary>
@@ -114,16 +117,30 @@ internal sealed class FastLlamaLayer : IDisposable
         Tensor u, rstd;
         using (var normed = _qkv.NewInput(x.size(0)))
         {
-            rstd = Norm(_layer.input_layernorm, x, y, sum, _qkv.Columns(normed));
+            rstd = Norm(_block.InputNorm, x, y, sum, _qkv.Columns(normed));
             _qkv.Forward(normed, qkv);
             u = _qkv.Ranks(normed);
         }
 
-        _kernels.Rope(qkv, batch.Cos, batch.Sin, Heads);
+        if (_bias is not null)
+        {
+            _kernels.AddBias(qkv, _bias);
+        }
+
+        Tensor? raw = null, rstdOfHeads = null;
+        if (_block.QueryNorm is { } queryNorm)
+        {
+            raw = qkv.narrow(1, 0, Heads.QueryWidth + Heads.KeyValueWidth).clone(); // [n, (H + G)·D]
+            rstdOfHeads = empty([x.size(0), Heads.QueryHeads + Heads.KeyValueHeads], dtype: ScalarType.Float32, device: x.device);
+            _kernels.HeadNorm(qkv, queryNorm.weight.Value, _block.KeyNorm!.weight.Value, queryNorm.Eps, rstdOfHeads, Heads);
+        }
+
+        var (cos, sin) = batch.Angles(_block.Turns);
+        _kernels.Rope(qkv, cos, sin, Heads);
         var (q, k, v) = Split(qkv);
-        var heads = _kernels.Attention(q, k, v, batch.Borders, Scale);
+        var heads = _kernels.Attention(q, k, v, batch.Borders, Scope);
         var (projected, outputU) = _o.ForwardApart(heads.Output.view(-1, _o.InFeatures));
-        return new AttentionPart(qkv, u, rstd, heads, outputU, projected).MoveToOuterScope();
+        return new AttentionPart(qkv, u, rstd, heads, outputU, projected) { Raw = raw, RstdOfHeads = rstdOfHeads }.MoveToOuterScope();
     }
 
     /// <summary>Writes input + projected to middle and the feed-forward's answer to output.</summary>
@@ -143,7 +160,7 @@ internal sealed class FastLlamaLayer : IDisposable
         using var scope = NewDisposeScope();
         var gateUp = _gateUp.NewOutput(x.size(0)); // [n, 2F + room]
         using var normed = _gateUp.NewInput(x.size(0));
-        var rstd = Norm(_layer.post_attention_layernorm, x, delta, sum, _gateUp.Columns(normed));
+        var rstd = Norm(_block.MiddleNorm, x, delta, sum, _gateUp.Columns(normed));
         _gateUp.Forward(normed, _gateUp.Output(gateUp));
         return new MlpState(gateUp, _gateUp.Ranks(normed), rstd, null).MoveToOuterScope();
     }
@@ -158,7 +175,7 @@ internal sealed class FastLlamaLayer : IDisposable
     private void BackwardMlp(Tensor gradRows, Tensor middle, MlpState? kept, Tensor dMiddleRows)
     {
         using var scope = NewDisposeScope();
-        var (grad, weight) = (Stream(gradRows), _layer.post_attention_layernorm.weight.Value);
+        var (grad, weight) = (Stream(gradRows), _block.MiddleNorm.weight.Value);
         var state = kept ?? GateUp(middle, null, null);
         using (var hidden = empty([middle.size(0), _down.InFeatures], dtype: grad.dtype, device: grad.device))
         {
@@ -176,15 +193,21 @@ internal sealed class FastLlamaLayer : IDisposable
     private void BackwardAttention(Tensor gradRows, Tensor input, AttentionPart part, FastBatch batch, Tensor? dInputRows)
     {
         using var scope = NewDisposeScope();
-        var (grad, weight) = (Stream(gradRows), _layer.input_layernorm.weight.Value);
+        var (grad, weight) = (Stream(gradRows), _block.InputNorm.weight.Value);
         var output = part.Heads.Output.view(-1, _o.InFeatures);
         var (dOutput, dOutputRanks) = _o.BackwardInput(gradRows);
         _o.AddGradients(grad, output, part.OutputU, dOutputRanks);
         var (q, k, v) = Split(part.Qkv);
-        var (dq, dk, dv) = _kernels.AttentionBackward(dOutput.view(-1, Heads.QueryHeads, Heads.HeadDim), q, k, v, part.Heads, batch.Borders, Scale);
+        var (dq, dk, dv) = _kernels.AttentionBackward(dOutput.view(-1, Heads.QueryHeads, Heads.HeadDim), q, k, v, part.Heads, batch.Borders, Scope);
         var dQkvRows = _qkv.NewOutput(input.size(0));
         var dQkv = _qkv.Output(dQkvRows); // [n, (H + 2G)·D]
-        _kernels.RopeBackward(dq, dk, dv, batch.Cos, batch.Sin, dQkv, Heads);
+        var (cos, sin) = batch.Angles(_block.Turns);
+        _kernels.RopeBackward(dq, dk, dv, cos, sin, dQkv, Heads);
+        if (_block.QueryNorm is { } queryNorm)
+        {
+            _kernels.HeadNormBackward(dQkv, part.Raw!, queryNorm.weight.Value, _block.KeyNorm!.weight.Value, part.RstdOfHeads!, Heads);
+        }
+
         if (dInputRows is null)
         {
             _qkv.AddGradients(dQkv, input, part.Rstd, weight, part.U, _qkv.BackwardRanks(dQkv));
@@ -232,8 +255,15 @@ internal sealed record LayerState(Tensor Input, AttentionPart? Attention, Tensor
 /// </summary>
 internal sealed record AttentionPart(Tensor Qkv, Tensor U, Tensor Rstd, AttentionState Heads, Tensor OutputU, Tensor Projected) : IDisposable
 {
-    private IEnumerable<Tensor> All =>
-        new[] { Qkv, U, Rstd, Heads.Output, Heads.LogSumExp, Heads.Seed, Heads.Offset, OutputU, Projected }.OfType<Tensor>();
+    /// <summary>q and k before their heads were normed, and the factors of these norms, where there are such.</summary>
+    public Tensor? Raw { get; init; }
+
+    public Tensor? RstdOfHeads { get; init; }
+
+    private IEnumerable<Tensor> All => new[]
+    {
+        Qkv, U, Rstd, Raw, RstdOfHeads, Heads.Output, Heads.LogSumExp, Heads.Seed, Heads.Offset, OutputU, Projected,
+    }.OfType<Tensor>();
 
     public AttentionPart MoveToOuterScope()
     {
@@ -276,4 +306,11 @@ internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor Rstd, Tensor? Do
 }
 
 /// <summary>A packed batch as the fast step needs it: cosines and sines [n, D/2] in float32, borders on host and device.</summary>
-internal sealed record FastBatch(Tensor Cos, Tensor Sin, PackedBorders Borders);
+internal sealed record FastBatch(Tensor Cos, Tensor Sin, PackedBorders Borders)
+{
+    private (Tensor Cos, Tensor Sin)? _still;
+
+    /// <summary>The angles by which heads turn; those of no turn for a layer that does not.</summary>
+    public (Tensor Cos, Tensor Sin) Angles(bool turns) =>
+        turns ? (Cos, Sin) : _still ??= (ones_like(Cos).DetachFromDisposeScope(), zeros_like(Sin).DetachFromDisposeScope());
+}

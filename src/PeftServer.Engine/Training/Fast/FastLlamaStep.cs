@@ -6,12 +6,12 @@ using PeftServer.Engine.Models;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
-/// The fast tier: forward and backward of Llama with LoRA, written by hand over <see cref="BlockKernels"/>, without autograd. The plain
+/// The fast tier: forward and backward of Llama and its nearest relatives with LoRA, written by hand over <see cref="BlockKernels"/>, without autograd. The plain
 /// tier is its measure: a test compares losses and gradients of both.
 /// </summary>
 internal sealed class FastLlamaStep : ITrainingStep
 {
-    private readonly LlamaForCausalLM _model;
+    private readonly FastDecoder _model;
     private readonly BlockKernels _kernels;
     private readonly List<FastLlamaLayer> _layers;
     private readonly ILoraPacker _packer;
@@ -25,13 +25,14 @@ internal sealed class FastLlamaStep : ITrainingStep
     /// <param name="kernels">For the device of the model.</param>
     /// <param name="plan">What becomes of activations; absent: chosen for each batch by the memory that is free then.</param>
     /// <param name="report">Told which plan is followed and why, when it changes.</param>
-    public FastLlamaStep(LlamaForCausalLM model, Adapter adapter, BlockKernels kernels, ActivationPlan? plan = null, Action<string>? report = null)
+    public FastLlamaStep(CausalLanguageModel model, Adapter adapter, BlockKernels kernels, ActivationPlan? plan = null, Action<string>? report = null)
     {
-        (_model, _kernels, _report) = (model, kernels, report);
+        (_kernels, _report) = (kernels, report);
+        _model = FastDecoder.Of(model, out var obstacle) ?? throw new NotSupportedException($"{obstacle}.");
         using var frozen = no_grad();
-        _layers = [.. model.model.layers.Select(layer => new FastLlamaLayer(layer, adapter, kernels))];
+        _layers = [.. _model.Blocks.Select(block => new FastLlamaLayer(block, adapter, kernels))];
         _packer = kernels.CreatePacker([.. _layers.SelectMany(layer => layer.Blocks)]);
-        _planner = plan is { } told ? ActivationPlanner.Always(told, model) : ActivationPlanner.ForFreeMemory(model);
+        _planner = plan is { } told ? ActivationPlanner.Always(told, _model) : ActivationPlanner.ForFreeMemory(_model);
         AdapterChanged();
     }
 
@@ -40,13 +41,12 @@ internal sealed class FastLlamaStep : ITrainingStep
     /// <summary>Why a model and an adapter cannot take this tier; null when they can.</summary>
     public static string? Obstacle(CausalLanguageModel model, Adapter adapter, double dropout) => (model, adapter) switch
     {
-        (not LlamaForCausalLM, _) => $"{model.Config.ModelType} has no hand-written step yet",
+        _ when FastDecoder.Of(model, out var unknown) is null => unknown,
         (_, not LoraAdapter) => $"{adapter.Config.PeftType} has no hand-written step yet",
         _ when adapter.Model != model => "layers are replicated",
         _ when dropout > 0 => "lora_dropout is not 0",
-        _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { IsPlain: true } || entry.Site is not Linear { bias: null } || entry.Site.Path == model.OutputHead)
+        _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { IsPlain: true } || entry.Site is not Linear || entry.Site.Path == model.OutputHead)
             => "the adapter has parts beside LoRA on the blocks' linear layers",
-        (LlamaForCausalLM llama, _) when llama.model.layers[0].self_attn.q_proj.bias is not null || llama.model.layers[0].mlp.up_proj.bias is not null => "the model's linear layers have biases",
         _ => null,
     };
 
@@ -54,7 +54,7 @@ internal sealed class FastLlamaStep : ITrainingStep
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
-        var (loss, correct) = (zeros([], device: _model.Device), zeros([], device: _model.Device));
+        var (loss, correct) = (zeros([], device: _model.Model.Device), zeros([], device: _model.Model.Device));
         var plan = PlanFor(batch);
         foreach (var pass in batch.Split(plan.PassTokens))
         {
@@ -79,15 +79,15 @@ internal sealed class FastLlamaStep : ITrainingStep
     private void Pass(SftBatch batch, ActivationMode mode, double scale, Tensor loss, Tensor correct)
     {
         using var scope = NewDisposeScope();
-        var device = _model.Device;
+        var device = _model.Model.Device;
         using var packed = ForwardBatch.Packed(batch.Sequences, [], device);
-        var (cos, sin) = _model.model.Rotary.At(packed, ScalarType.Float32);
+        var (cos, sin) = _model.Rotary.At(packed, ScalarType.Float32);
         var starts = batch.Starts;
         var fast = new FastBatch(
             cos.squeeze(1), sin.squeeze(1), new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
 
         var states = new Stack<LayerState>();
-        var x = _model.model.embed_tokens.Frozen(packed.Ids); // [n, hidden]
+        var x = _model.Embedding.Frozen(packed.Ids); // [n, hidden]
         Tensor? y = null;
         foreach (var layer in _layers)
         {
@@ -140,7 +140,7 @@ internal sealed class FastLlamaStep : ITrainingStep
     private Tensor Head(Tensor x, Tensor y, SftBatch batch, int chunk, double scale, Tensor loss, Tensor correct)
     {
         using var scope = NewDisposeScope();
-        var (norm, head, device) = (_model.model.norm, _model.lm_head.weight.Value, x.device);
+        var (norm, head, device) = (_model.Norm, _model.Head.weight.Value, x.device);
         var (sum, normed, rstd) = (empty_like(x), empty_like(x), empty(x.size(0), dtype: ScalarType.Float32, device: device));
         _kernels.AddRmsNorm(x, y, norm.weight.Value, norm.Eps, sum, normed, rstd);
 

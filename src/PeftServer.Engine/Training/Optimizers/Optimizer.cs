@@ -106,7 +106,7 @@ public abstract class Optimizer : IDisposable
         _steps = (int)StepCount.item<float>();
     }
 
-    public void Dispose()
+    public virtual void Dispose()
     {
         _gradients.Dispose();
         foreach (var (_, tensor) in State)

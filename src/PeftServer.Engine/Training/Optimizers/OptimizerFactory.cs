@@ -14,6 +14,7 @@ public static class OptimizerFactory
         return arguments.Optim switch
         {
             OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused => new AdamW(groups, beta1, beta2, eps, args.Amsgrad),
+            OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit => new AdamW8Bit(groups, beta1, beta2, eps),
             OptimizerName.Adafactor => new Adafactor(groups, new AdafactorSettings()),
             OptimizerName.Lion => new Lion(groups, beta1, beta2),
             OptimizerName.Sgd => new Sgd(groups, args.Momentum ?? 0, nesterov: args.Nesterov ?? false),

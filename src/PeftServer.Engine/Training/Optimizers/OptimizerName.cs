@@ -10,6 +10,14 @@ public enum OptimizerName
     /// <summary>The same as adamw_torch: it is fused here.</summary>
     AdamwTorchFused,
 
+    /// <summary>AdamW with moments in 8 bits, block by block.</summary>
+    [JsonStringEnumMemberName("adamw_8bit")]
+    Adamw8Bit,
+
+    /// <summary>The same by transformers' older name.</summary>
+    [JsonStringEnumMemberName("adamw_bnb_8bit")]
+    AdamwBnb8Bit,
+
     Adafactor,
 
     [JsonStringEnumMemberName("lion_32bit")]

@@ -76,6 +76,80 @@ public sealed class FastLlamaStepTests
         }
     }
 
+    /// <summary>Llama's relatives that the step knows, each with what it does otherwise.</summary>
+    public static TheoryData<string, string, bool> Relatives
+    {
+        get
+        {
+            var rows = new TheoryData<string, string, bool>();
+            foreach (var (type, fields) in RelativeFields)
+            {
+                rows.Add(type, fields, true);
+                rows.Add(type, fields, false);
+            }
+
+            return rows;
+        }
+    }
+
+    private static readonly (string Type, string Fields)[] RelativeFields =
+    [
+        ("mistral", "\"sliding_window\": 4,"), ("qwen2", ""), ("qwen2", "\"use_sliding_window\": true, \"sliding_window\": 3, \"max_window_layers\": 1,"),
+        ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"), ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"),
+    ];
+
+    [Theory]
+    [MemberData(nameof(Relatives))]
+    public void ForwardBackward_ARelativeOfLlama_GivesTheGradientsOfAutograd(string type, string fields, bool cpuKernels)
+    {
+        using var scope = NewDisposeScope();
+        using var model = RandomLlama.Relative(type, fields, CPU, ScalarType.Float32);
+        using var adapter = CreateAdapter(model, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        var batch = SftBatch.Of([Row(7, 1), Row(12, 2), Row(1, 3), Row(5, 4)]);
+
+        var (loss, gradients) = Run(new AutogradStep(model, adapter), batch, adapter, optimizer);
+        foreach (var plan in new[] { ActivationPlan.Keep, ActivationPlan.Lean })
+        {
+            using var fast = new FastLlamaStep(model, adapter, cpuKernels ? new CpuBlockKernels() : new TensorBlockKernels(), plan);
+            var (fastLoss, fastGradients) = Run(fast, batch, adapter, optimizer);
+            fastLoss.ShouldBe(loss, 1e-4 * Math.Abs(loss));
+            foreach (var (name, gradient) in gradients)
+            {
+                Error(fastGradients[name], gradient).ShouldBeLessThan(1e-3f, name);
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData("llama", "")]
+    [InlineData("mistral", "\"sliding_window\": 20,")]
+    [InlineData("qwen2", "")]
+    [InlineData("qwen3", "")]
+    [InlineData("phi3", "\"pad_token_id\": 0,")]
+    [InlineData("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,")]
+    public void ForwardBackward_ARelativeOnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(string type, string fields)
+    {
+        Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
+        using var scope = NewDisposeScope();
+        var device = Devices.Parse("cuda:0");
+        using var wide = RandomLlama.Relative(type, fields, device, ScalarType.Float32, hidden: 256, heads: 4, groups: 2, headDim: 64, intermediate: 512);
+        using var narrow = RandomLlama.Relative(type, fields, device, ScalarType.BFloat16, hidden: 256, heads: 4, groups: 2, headDim: 64, intermediate: 512);
+        using var adapter = CreateAdapter(wide, ModuleSelector.AllLinear);
+        using var fastAdapter = CreateAdapter(narrow, ModuleSelector.AllLinear);
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        using var fastOptimizer = new AdamW(fastAdapter.Trainable, 0.9, 0.999, 1e-8, 0);
+        foreach (var batch in new[] { SftBatch.Of([Row(70, 1), Row(120, 2), Row(1, 3), Row(50, 4)]), SftBatch.Of([Row(64, 5), Row(64, 6)]) })
+        {
+            var (loss, gradients) = Run(new AutogradStep(wide, adapter), batch, adapter, optimizer);
+            var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
+            using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0));
+            var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
+            fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
+            Distance(fastGradients, gradients).ShouldBeLessThan((1.5 * Distance(plainGradients, gradients)) + 0.01);
+        }
+    }
+
     public static TheoryData<string, int> Passes => new() { { "Keep", 2048 }, { "Recompute", ActivationPlan.LeanTokens }, { "Offload", 4096 } };
 
     [Theory]
