@@ -122,11 +122,11 @@ public static class StateDictWriter
     /// <summary>The bytes of a pickle, and what Python's pickler remembers of it: a value that came before is named by its number.</summary>
     private sealed class PickleProgram : IDisposable
     {
-        private readonly MemoryStream _bytes = new();
+        private readonly List<byte> _bytes = [];
         private readonly Dictionary<string, int> _known = [];
         private int _remembered;
 
-        public byte[] ToArray() => _bytes.ToArray();
+        public byte[] ToArray() => [.. _bytes];
 
         public void Dispose() => _bytes.Dispose();
 
@@ -136,7 +136,7 @@ public static class StateDictWriter
 
         public PickleProgram Byte(byte value)
         {
-            _bytes.WriteByte(value);
+            _bytes.Add(value);
             return this;
         }
 
@@ -160,7 +160,7 @@ public static class StateDictWriter
 
             var bytes = Encoding.UTF8.GetBytes(text);
             Op('X').Word(bytes.Length);
-            _bytes.Write(bytes);
+            _bytes.AddRange(bytes);
             return Remember(isNew ? null : text);
         }
 
@@ -173,7 +173,7 @@ public static class StateDictWriter
             }
 
             Op('c');
-            _bytes.Write(Encoding.ASCII.GetBytes(key));
+            _bytes.AddRange(Encoding.ASCII.GetBytes(key));
             return Remember(key);
         }
 
@@ -190,7 +190,7 @@ public static class StateDictWriter
                 default:
                     var bytes = new System.Numerics.BigInteger(value).ToByteArray();
                     Op(0x8a).Byte((byte)bytes.Length);
-                    _bytes.Write(bytes);
+                    _bytes.AddRange(bytes);
                     return this;
             }
         }
@@ -213,7 +213,7 @@ public static class StateDictWriter
         {
             Span<byte> bytes = stackalloc byte[4];
             BinaryPrimitives.WriteInt32LittleEndian(bytes, value);
-            _bytes.Write(bytes);
+            _bytes.AddRange(bytes);
             return this;
         }
     }
