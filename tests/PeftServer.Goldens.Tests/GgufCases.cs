@@ -124,6 +124,65 @@ public sealed class GgufCases
         tokenizer.ChatTemplate.ShouldNotBeNull();
     }
 
+    /// <summary>Tokenizers of other models, as a GGUF file would hold them: by the name of their cut, or by the scores of their pieces.</summary>
+    [Theory]
+    [InlineData("llama3", "gpt2", "llama-bpe")]
+    [InlineData("qwen2", "gpt2", "qwen2")]
+    [InlineData("gpt2", "gpt2", "gpt-2")]
+    [InlineData("llama2", "llama", "default")]
+    public void Tokenizer_ConvertedToGguf_GivesTheSameIds(string name, string model, string pre)
+    {
+        using var original = JsonDocument.Parse(File.ReadAllBytes(GoldenFolder.PathOf("tokenizers", name, "tokenizer.json")));
+        using var cases = JsonDocument.Parse(File.ReadAllBytes(GoldenFolder.PathOf("tokenizers", name, "cases.json")));
+        var path = Path.Combine(Directory.CreateTempSubdirectory("peftserver-gguf-").FullName, "model.gguf");
+        try
+        {
+            GgufWriter.Store(path, TokenizerMetadata(original.RootElement, model, pre), []);
+            var tokenizer = Tokenizer.Load(path);
+            foreach (var text in cases.RootElement.GetProperty("texts").EnumerateArray())
+            {
+                tokenizer.Encode(text.GetProperty("text").GetString()!, addSpecialTokens: false)
+                    .ShouldBe(text.GetProperty("ids_no_special").EnumerateArray().Select(id => id.GetInt32()), text.GetProperty("text").GetString());
+            }
+        }
+        finally
+        {
+            Directory.Delete(Path.GetDirectoryName(path)!, recursive: true);
+        }
+    }
+
+    private static List<(string Key, object Value)> TokenizerMetadata(JsonElement tokenizer, string model, string pre)
+    {
+        var vocabulary = tokenizer.GetProperty("model").GetProperty("vocab").EnumerateObject().ToDictionary(entry => entry.Value.GetInt32(), entry => entry.Name);
+        var added = tokenizer.GetProperty("added_tokens").EnumerateArray().ToDictionary(token => token.GetProperty("id").GetInt32());
+        foreach (var (id, token) in added)
+        {
+            vocabulary[id] = token.GetProperty("content").GetString()!;
+        }
+
+        var tokens = Enumerable.Range(0, vocabulary.Count).Select(id => vocabulary[id]).ToList();
+        var merges = tokenizer.GetProperty("model").GetProperty("merges").EnumerateArray()
+            .Select(merge => merge.ValueKind is JsonValueKind.String ? merge.GetString()! : $"{merge[0].GetString()} {merge[1].GetString()}").ToList();
+        var ranks = merges.Select((merge, rank) => (Piece: merge.Replace(" ", "", StringComparison.Ordinal), rank)).DistinctBy(entry => entry.Piece).ToDictionary(entry => entry.Piece, entry => entry.rank);
+        return
+        [
+            ("general.architecture", "llama"),
+            ("tokenizer.ggml.model", model),
+            ("tokenizer.ggml.pre", pre),
+            ("tokenizer.ggml.tokens", tokens),
+            ("tokenizer.ggml.scores", tokens.ConvertAll(token => ranks.TryGetValue(token, out var rank) ? -rank : -1e6f)),
+            ("tokenizer.ggml.token_type", tokens.Select((token, id) => TypeOf(token, added.GetValueOrDefault(id))).ToList()),
+            ("tokenizer.ggml.merges", merges),
+            ("tokenizer.ggml.add_bos_token", false),
+            .. tokens.Contains("<unk>") ? [("tokenizer.ggml.unknown_token_id", tokens.IndexOf("<unk>"))] : Array.Empty<(string, object)>(),
+        ];
+    }
+
+    private static int TypeOf(string token, JsonElement added) =>
+        token is "<unk>" ? 2 : token.Length == 6 && token.StartsWith("<0x", StringComparison.Ordinal) ? 6
+        : added.ValueKind is JsonValueKind.Undefined ? 1
+        : added.GetProperty("special").GetBoolean() ? 3 : 4;
+
     private static void CheckConfig(PretrainedConfig config, string name)
     {
         using var cases = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(Folder, $"{name}.json")));

@@ -43,7 +43,7 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
             AddExperts($"model.layers.{layer}", $"blk.{layer}");
         }
 
-        Store(path);
+        Store(path, _metadata, _tensors);
     }
 
     private void Add(GgufArchitecture layout, string stem)
@@ -136,41 +136,22 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
         }
     }
 
-    private void Store(string path)
+    /// <summary>Writes the file itself: version 3, everything float32.</summary>
+    public static void Store(string path, List<(string Key, object Value)> metadata, List<(string Name, Tensor Values)> tensors)
     {
         using var file = new BinaryWriter(File.Create(path));
         file.Write("GGUF"u8);
         file.Write(3u);
-        file.Write((long)_tensors.Count);
-        file.Write((long)_metadata.Count);
-        foreach (var (key, value) in _metadata)
+        file.Write((long)tensors.Count);
+        file.Write((long)metadata.Count);
+        foreach (var (key, value) in metadata)
         {
             Text(file, key);
-            switch (value)
-            {
-                case string text:
-                    file.Write(8u);
-                    Text(file, text);
-                    break;
-                case List<bool> flags:
-                    file.Write(9u);
-                    file.Write(7u);
-                    file.Write((long)flags.Count);
-                    flags.ForEach(file.Write);
-                    break;
-                case int number:
-                    file.Write(4u);
-                    file.Write((uint)number);
-                    break;
-                default:
-                    file.Write(6u);
-                    file.Write((float)(double)value);
-                    break;
-            }
+            Value(file, value);
         }
 
         var offset = 0L;
-        foreach (var (name, values) in _tensors)
+        foreach (var (name, values) in tensors)
         {
             Text(file, name);
             file.Write((uint)values.dim());
@@ -180,13 +161,56 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
             offset += (values.numel() * 4 + 31) / 32 * 32;
         }
 
-        foreach (var (_, values) in _tensors)
+        foreach (var (_, values) in tensors)
         {
             Pad(file);
             file.Write(values.bytes);
         }
 
         Pad(file);
+    }
+
+    private static void Value(BinaryWriter file, object value)
+    {
+        switch (value)
+        {
+            case string text:
+                file.Write(8u);
+                Text(file, text);
+                break;
+            case int number:
+                file.Write(4u);
+                file.Write((uint)number);
+                break;
+            case bool flag:
+                file.Write(7u);
+                file.Write(flag);
+                break;
+            case List<bool> flags:
+                List(file, 7, flags, file.Write);
+                break;
+            case List<int> numbers:
+                List(file, 5, numbers, file.Write);
+                break;
+            case List<float> numbers:
+                List(file, 6, numbers, file.Write);
+                break;
+            case List<string> texts:
+                List(file, 8, texts, text => Text(file, text));
+                break;
+            default:
+                file.Write(6u);
+                file.Write((float)(double)value);
+                break;
+        }
+    }
+
+    private static void List<T>(BinaryWriter file, uint type, List<T> values, Action<T> write)
+    {
+        file.Write(9u);
+        file.Write(type);
+        file.Write((long)values.Count);
+        values.ForEach(write);
     }
 
     private static void Pad(BinaryWriter file)

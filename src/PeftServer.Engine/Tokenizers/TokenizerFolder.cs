@@ -108,7 +108,7 @@ internal static class TokenizerFolder
     }
 
     /// <summary>A token with a role is special even where no list of added tokens names it.</summary>
-    private static List<AddedToken> WithRoles(TokenizerParts parts, SpecialTokens special)
+    internal static List<AddedToken> WithRoles(TokenizerParts parts, SpecialTokens special)
     {
         var known = parts.AddedTokens.Select(t => t.Content).ToHashSet(StringComparer.Ordinal);
         return

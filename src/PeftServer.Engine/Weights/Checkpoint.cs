@@ -16,6 +16,12 @@ public abstract class Checkpoint : IDisposable
     public abstract Tensor Tensor(string name);
 
     /// <summary>
+    /// The same for one who wants it as <paramref name="wanted"/>: a checkpoint that must decode its values anyway may give that type at
+    /// once, so that the whole is never there in float32.
+    /// </summary>
+    protected virtual Tensor Tensor(string name, ScalarType wanted) => Tensor(name);
+
+    /// <summary>
     /// Opens the checkpoint in <paramref name="folder"/>: safetensors, else a GGUF file (which may be named itself), else PyTorch's
     /// <c>.bin</c> files. Throws <see cref="CheckpointException"/>.
     /// </summary>
@@ -42,8 +48,8 @@ public abstract class Checkpoint : IDisposable
         foreach (var (weight, names) in placement.Whole)
         {
             using var scope = NewDisposeScope();
-            var stored = Tensor(names[0]);
-            names.Skip(1).ToList().ForEach(name => CheckSame(stored, names[0], Tensor(name), name));
+            var stored = Tensor(names[0], dtype);
+            names.Skip(1).ToList().ForEach(name => CheckSame(stored, names[0], Tensor(name, dtype), name));
             Set(weight, stored, device, dtype, plan.Quantization(weight));
         }
 

@@ -50,6 +50,7 @@ internal static class GgufTokenizer
             "llama" => ReadSentencePieces(file, tokens, types, special),
             var other => throw new TokenizerException($"tokenizer.ggml.model '{other}' is not supported. Supported: gpt2, llama."),
         };
+        parts = parts with { AddedTokens = TokenizerFolder.WithRoles(parts, special) };
         var template = file.Metadata.GetValueOrDefault("tokenizer.chat_template") as string;
         return new Tokenizer(parts, special, template is null ? null : ChatTemplate.Parse(template));
     }

@@ -7,7 +7,7 @@ internal sealed class GgufCheckpoint : Checkpoint
 {
     private readonly GgufFile _file;
     private readonly GgufConfig _config;
-    private readonly Dictionary<string, Func<Tensor>> _tensors = [];
+    private readonly Dictionary<string, Func<ScalarType, Tensor>> _tensors = [];
 
     private GgufCheckpoint(string path)
     {
@@ -34,10 +34,12 @@ internal sealed class GgufCheckpoint : Checkpoint
 
     public static GgufCheckpoint OpenFile(string path) => new(path);
 
-    public override Tensor Tensor(string name)
+    public override Tensor Tensor(string name) => Tensor(name, ScalarType.Float32);
+
+    protected override Tensor Tensor(string name, ScalarType wanted)
     {
         using var scope = NewDisposeScope();
-        return _tensors[name]().MoveToOuterDisposeScope();
+        return _tensors[name](wanted).MoveToOuterDisposeScope();
     }
 
     public override void Dispose() => _file.Dispose();
@@ -56,18 +58,19 @@ internal sealed class GgufCheckpoint : Checkpoint
             var experts = $"{architecture.Body}.{architecture.Layers}.{layer}.mlp.experts";
             if (pieces[2] == "ffn_down_exps")
             {
-                _tensors[$"{experts}.down_proj"] = () => _file.Tensor(name);
+                _tensors[$"{experts}.down_proj"] = wanted => _file.Tensor(name, wanted);
             }
             else
             {
                 // The gate and the way up are one tensor in Hugging Face's models.
-                _tensors[$"{experts}.gate_up_proj"] = () => cat([_file.Tensor($"blk.{layer}.ffn_gate_exps.weight"), _file.Tensor($"blk.{layer}.ffn_up_exps.weight")], 1);
+                _tensors[$"{experts}.gate_up_proj"] =
+                    wanted => cat([_file.Tensor($"blk.{layer}.ffn_gate_exps.weight", wanted), _file.Tensor($"blk.{layer}.ffn_up_exps.weight", wanted)], 1);
             }
 
             return;
         }
 
         var wanted = _config.NameOf(name) ?? throw new CheckpointException($"{Path.GetFileName(Place)}: the tensor '{name}' is not one of {_config.ArchitectureName}.");
-        _tensors[wanted] = () => _config.Restore(name, _file.Tensor(name));
+        _tensors[wanted] = wanted => _config.Restore(name, _file.Tensor(name, wanted));
     }
 }

@@ -183,6 +183,11 @@ internal sealed class GgufConfig
         {
             (_fields["model_type"], _fields["architectures"]) = ("mixtral", new JsonArray("MixtralForCausalLM"));
             Set(("num_local_experts", count), ("num_experts_per_tok", Number("expert_used_count")));
+            if (Number("expert_feed_forward_length", 0) is > 0 and var inner)
+            {
+                _fields["intermediate_size"] = inner;
+            }
+
             _fields.Remove("attention_bias");
             _fields.Remove("mlp_bias");
         }
@@ -241,7 +246,7 @@ internal sealed class GgufConfig
         var rope = new JsonObject { ["rope_theta"] = Real("rope.freq_base", 10_000), ["rope_type"] = "default" };
         var type = Metadata("rope.scaling.type") as string ?? (Real("rope.scale_linear", 1) != 1 ? "linear" : "none");
         var (factor, original) = (Real("rope.scaling.factor", Real("rope.scale_linear", 1)), Number("rope.scaling.original_context_length", 0));
-        _ = (Flag("rope.scaling.finetuned"), Real("rope.scale_linear", 1));
+        _ = (Flag("rope.scaling.finetuned"), Real("rope.scale_linear", 1), Real("rope.scaling.attn_factor", 1));
         if (Has("rope_freqs.weight"))
         {
             return Divided(rope, "rope_freqs.weight", "rope_freqs.weight", 1, 1); // Llama 3's scaling, written out
@@ -264,6 +269,14 @@ internal sealed class GgufConfig
                 if (original > 0)
                 {
                     rope["original_max_position_embeddings"] = original;
+                }
+
+                foreach (var (key, field) in (ReadOnlySpan<(string, string)>)[("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")])
+                {
+                    if (Metadata($"rope.scaling.{key}") is not null)
+                    {
+                        rope[field] = Real($"rope.scaling.{key}", 1);
+                    }
                 }
 
                 if (Metadata("rope.scaling.attn_factor") is not null)

@@ -13,6 +13,10 @@ internal sealed record GgufTensor(string Name, GgufType Type, IReadOnlyList<long
 internal sealed unsafe class GgufFile : IDisposable
 {
     private const int MaxNameBytes = 65_535;
+
+    /// <summary>Values that are there in float32 at once while another type is wanted: 16 MiB.</summary>
+    private const long DecodedValues = 4 << 20;
+
     private readonly MemoryMappedFile _file;
     private readonly MemoryMappedViewAccessor _view;
     private readonly byte* _start;
@@ -75,25 +79,37 @@ internal sealed unsafe class GgufFile : IDisposable
         };
     }
 
-    /// <summary>The values of a tensor: floating-point ones as they are stored, blocks decoded to float32.</summary>
-    public Tensor Tensor(string name)
+    /// <summary>
+    /// The values of a tensor: floating-point ones as they are stored, blocks decoded to <paramref name="decoded"/>, some rows at a time.
+    /// </summary>
+    public Tensor Tensor(string name, ScalarType decoded = ScalarType.Float32)
     {
         var tensor = Tensors.TryGetValue(name, out var found) ? found : throw new CheckpointException($"{_name} has no tensor '{name}'.");
-        var result = empty(tensor.Shape.ToArray(), dtype: tensor.Type.Plain ?? ScalarType.Float32);
-        if (result.numel() > 0)
+        var result = empty(tensor.Shape.ToArray(), dtype: tensor.Type.Plain ?? decoded);
+        if (tensor.Type.Plain is not null)
         {
-            var (source, target) = ((nint)(_start + tensor.Offset), Native.Aten.DataPointer(result));
-            if (tensor.Type.Plain is not null)
+            var target = (void*)Native.Aten.DataPointer(result);
+            Buffer.MemoryCopy(_start + tensor.Offset, target, tensor.ByteCount, tensor.ByteCount);
+            return result;
+        }
+
+        using var scope = NewDisposeScope();
+        var (columns, rows) = (tensor.Shape[^1], tensor.Shape.SkipLast(1).Aggregate(1L, (product, size) => product * size));
+        var rowBytes = columns / tensor.Type.BlockSize * tensor.Type.BlockBytes;
+        var flat = result.view(rows, columns);
+        var most = Math.Clamp(DecodedValues / columns, 1, rows);
+        for (var row = 0L; row < rows; row += most)
+        {
+            var count = Math.Min(most, rows - row);
+            var some = decoded is ScalarType.Float32 ? flat.narrow(0, row, count) : empty([count, columns], dtype: ScalarType.Float32);
+            Decode(tensor.Type, (nint)(_start + tensor.Offset) + (nint)(row * rowBytes), Native.Aten.DataPointer(some), count, (int)columns, checked((int)rowBytes));
+            if (decoded is not ScalarType.Float32)
             {
-                Buffer.MemoryCopy((void*)source, (void*)target, tensor.ByteCount, tensor.ByteCount);
-            }
-            else
-            {
-                Decode(tensor, source, target);
+                flat.narrow(0, row, count).copy_(some);
             }
         }
 
-        return result;
+        return result.MoveToOuterDisposeScope();
     }
 
     /// <summary>The values of a small tensor, without libtorch.</summary>
@@ -112,13 +128,9 @@ internal sealed unsafe class GgufFile : IDisposable
         _file.Dispose();
     }
 
-    private static void Decode(GgufTensor tensor, nint source, nint target)
-    {
-        var columns = (int)tensor.Shape[^1];
-        var rowBytes = columns / tensor.Type.BlockSize * tensor.Type.BlockBytes;
-        Parallel.For(0, tensor.ByteCount / rowBytes, row => tensor.Type.Decode(
+    private static void Decode(GgufType type, nint source, nint target, long rows, int columns, int rowBytes) =>
+        Parallel.For(0, rows, row => type.Decode(
             new ReadOnlySpan<byte>((byte*)source + (row * rowBytes), rowBytes), new Span<float>((float*)target + (row * columns), columns)));
-    }
 
     private void Read()
     {
@@ -140,6 +152,11 @@ internal sealed unsafe class GgufFile : IDisposable
             {
                 throw Fault($"the key '{key}' is there twice");
             }
+        }
+
+        if (Metadata.GetValueOrDefault("split.count") is > 1L)
+        {
+            throw new CheckpointException($"{_name} is one part of a model. Merge the parts first (llama-gguf-split --merge).");
         }
 
         ReadTensors(tensors);

@@ -45,7 +45,7 @@ public static class StateDictWriter
     /// <summary>The pickle: a dictionary of calls that build each tensor from its storage.</summary>
     internal static byte[] Program(IReadOnlyDictionary<string, Tensor> tensors)
     {
-        var program = new PickleProgram();
+        using var program = new PickleProgram();
         program.Op(0x80).Byte(2).Op('}').Remember(null);
         var index = 0;
         foreach (var batch in tensors.Chunk(BatchSize))
@@ -120,13 +120,15 @@ public static class StateDictWriter
     };
 
     /// <summary>The bytes of a pickle, and what Python's pickler remembers of it: a value that came before is named by its number.</summary>
-    private sealed class PickleProgram
+    private sealed class PickleProgram : IDisposable
     {
         private readonly List<byte> _bytes = [];
         private readonly Dictionary<string, int> _known = [];
         private int _remembered;
 
         public byte[] ToArray() => [.. _bytes];
+
+        public void Dispose() => _bytes.Dispose();
 
         public PickleProgram Op(int code) => Byte((byte)code);
 
