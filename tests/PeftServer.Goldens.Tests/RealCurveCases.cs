@@ -3,7 +3,6 @@ using System.Text.Json;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Objectives;
