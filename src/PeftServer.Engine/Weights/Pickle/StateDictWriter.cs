@@ -45,7 +45,7 @@ public static class StateDictWriter
     /// <summary>The pickle: a dictionary of calls that build each tensor from its storage.</summary>
     internal static byte[] Program(IReadOnlyDictionary<string, Tensor> tensors)
     {
-        using var program = new PickleProgram();
+        var program = new PickleProgram();
         program.Op(0x80).Byte(2).Op('}').Remember(null);
         var index = 0;
         foreach (var batch in tensors.Chunk(BatchSize))
@@ -120,15 +120,13 @@ public static class StateDictWriter
     };
 
     /// <summary>The bytes of a pickle, and what Python's pickler remembers of it: a value that came before is named by its number.</summary>
-    private sealed class PickleProgram : IDisposable
+    private sealed class PickleProgram
     {
         private readonly List<byte> _bytes = [];
         private readonly Dictionary<string, int> _known = [];
         private int _remembered;
 
         public byte[] ToArray() => [.. _bytes];
-
-        public void Dispose() => _bytes.Dispose();
 
         public PickleProgram Op(int code) => Byte((byte)code);
 
