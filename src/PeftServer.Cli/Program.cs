@@ -8,6 +8,7 @@ Command[] commands =
     DemoCommand.Create(),
     UpCommand.Create(),
     DataCommand.Create(),
+    EstimateCommand.Create(),
     TrainCommand.Create(),
     GenerateCommand.Create(),
     ExportCommand.Create(),

@@ -46,6 +46,7 @@ public sealed class CommandLineTests
     [InlineData("worker")]
     [InlineData("inference")]
     [InlineData("export")]
+    [InlineData("estimate")]
     [InlineData("data check")]
     [InlineData("data preview")]
     public async Task Help_Command_ShowsExamples(string command)

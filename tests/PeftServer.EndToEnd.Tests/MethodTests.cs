@@ -54,7 +54,7 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
             _program = await PeftServerProgram.UpAsync(_sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu");
             Api = new ApiClient(_program.Address("api"), apiKey: null);
             var rows = Enumerable.Range(1, 4).Select(i =>
-                $$"""{"messages": [{"role": "user", "content": "{{i}} free prizes for you, and a long letter about each: what it is worth, who has won one, and where to send your money"}, {"role": "assistant", "content": "spam"}]}""");
+                $$"""{"messages": [{"role": "user", "content": "{{i}} free prizes for you, and a long letter about each: what it is worth, who has won one, and where to send your money"}, {"role": "assistant", "content": "spam, since nobody gives away as much by mail without wanting something in return"}]}""");
             _file = await Api.UploadAsync(_sandbox.Write("spam.jsonl", string.Join('\n', rows) + "\n"), Token);
             foreach (var method in Rows.Where(method => method != "XLORA").OrderByDescending(method => method == "LORA"))
             {

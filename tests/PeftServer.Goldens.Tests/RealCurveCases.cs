@@ -3,7 +3,6 @@ using System.Text.Json;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Objectives;
@@ -35,7 +34,8 @@ public sealed class RealCurveCases
         using var scope = NewDisposeScope();
         using var model = (CausalLanguageModel)PretrainedModel.Load(weights, CPU, ScalarType.Float32);
         using var adapter = AdapterFile.Load(In("goldens", "real", "lora-init"), model);
-        var read = TrainingData.Read(rows, Tokenizer.Load(weights), new TrainingDataOptions { MaxLength = result.RootElement.GetProperty("max_tokens").GetInt32() });
+        var options = new TrainingDataOptions { MaxLength = result.RootElement.GetProperty("max_tokens").GetInt32() };
+        var read = TrainingData.Read(rows, Tokenizer.Load(weights), options, TestContext.Current.CancellationToken);
         var byLine = read.Rows.ToDictionary(row => row.Line);
         TrainingRow[][] order = [.. Rows(result).Select(row => new[] { byLine[row + 1] })];
         using var task = new SupervisedTask(order, new AutogradStep(model, adapter), model, adapter, new SftSettings());
@@ -53,7 +53,8 @@ public sealed class RealCurveCases
         using var model = (ClassificationModel)PretrainedModel.Load(weights, CPU, ScalarType.Float32, ModelHead.SequenceClassification, labels: labels);
         using var adapter = AdapterFile.Load(Path.Combine(curve, "init"), model);
         using var texts = new MemoryStream(Encoding.UTF8.GetBytes(string.Join('\n', File.ReadLines(rows).Select(AsClass))));
-        var read = ClassData.Read(texts, Tokenizer.Load(weights), new TrainingDataOptions { MaxLength = result.RootElement.GetProperty("max_length").GetInt32() }, labels);
+        var options = new TrainingDataOptions { MaxLength = result.RootElement.GetProperty("max_length").GetInt32() };
+        var read = ClassData.Read(texts, Tokenizer.Load(weights), options, labels, TestContext.Current.CancellationToken);
         var byLine = read.Rows.ToDictionary(row => row.Line);
         using var task = new ClassificationTask([.. Rows(result).Select(row => byLine[row + 1])], model, adapter, new ClassificationSettings());
 

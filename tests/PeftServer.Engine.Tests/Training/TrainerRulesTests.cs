@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
 using PeftServer.Engine.Training;
-using PeftServer.Engine.Training.Objectives;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Weights;
 
@@ -117,7 +116,7 @@ public sealed class TrainerRulesTests
     [InlineData(TrainingMethodType.Dpo)]
     public void Run_OutOfMemory_SplitsTheMicroBatchAndChangesNothing(TrainingMethodType type)
     {
-        string[] rows = type is TrainingMethodType.Dpo ? Pairs : Texts;
+        var rows = type is TrainingMethodType.Dpo ? Pairs : Texts;
         TrainingArguments Change(TrainingArguments a) => a with { MaxSteps = 3, PerDeviceTrainBatchSize = 4, Optim = OptimizerName.Sgd, MaxGradNorm = 0, Fast = false };
         using var whole = new TrainingRun(rows, new TrainingMethod { Type = type }, Change, dropout: 0);
         using var split = new TrainingRun(rows, new TrainingMethod { Type = type }, Change, dropout: 0);

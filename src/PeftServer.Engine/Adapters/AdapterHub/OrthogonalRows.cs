@@ -31,14 +31,14 @@ internal sealed class OrthogonalRows
     public Tensor Value()
     {
         using var scope = NewDisposeScope();
-        var x = _original.Value.t(); // [width, r]
+        var x = _original.Value.to(ScalarType.Float32).t(); // [width, r]; reflections need the width of float32
         var below = x.tril(-1);
         var tau = below.mul(below).sum(Columns).Plus(1).reciprocal().Times(2); // [r]
         var q = linalg.householder_product(below, tau);
 
         // Signs: PyTorch cuts the diagonal to whole numbers, so that weight decay would end it; here it stays what it was.
         var signs = x.detach().diagonal().sign(); // [r]
-        return _base.Value.mm(q.mul(signs)).t().MoveToOuterDisposeScope(); // [r, width]
+        return _base.Value.to(ScalarType.Float32).mm(q.mul(signs)).t().MoveToOuterDisposeScope(); // [r, width]
     }
 
     public void Initialize(Generator generator, Device device)

@@ -45,7 +45,7 @@ public static class StateDictWriter
     /// <summary>The pickle: a dictionary of calls that build each tensor from its storage.</summary>
     internal static byte[] Program(IReadOnlyDictionary<string, Tensor> tensors)
     {
-        using var program = new PickleProgram();
+        var program = new PickleProgram();
         program.Op(0x80).Byte(2).Op('}').Remember(null);
         var index = 0;
         foreach (var batch in tensors.Chunk(BatchSize))
@@ -120,15 +120,13 @@ public static class StateDictWriter
     };
 
     /// <summary>The bytes of a pickle, and what Python's pickler remembers of it: a value that came before is named by its number.</summary>
-    private sealed class PickleProgram : IDisposable
+    private sealed class PickleProgram
     {
-        private readonly MemoryStream _bytes = new();
+        private readonly List<byte> _bytes = [];
         private readonly Dictionary<string, int> _known = [];
         private int _remembered;
 
-        public byte[] ToArray() => _bytes.ToArray();
-
-        public void Dispose() => _bytes.Dispose();
+        public byte[] ToArray() => [.. _bytes];
 
         public PickleProgram Op(int code) => Byte((byte)code);
 
@@ -136,7 +134,7 @@ public static class StateDictWriter
 
         public PickleProgram Byte(byte value)
         {
-            _bytes.WriteByte(value);
+            _bytes.Add(value);
             return this;
         }
 
@@ -160,7 +158,7 @@ public static class StateDictWriter
 
             var bytes = Encoding.UTF8.GetBytes(text);
             Op('X').Word(bytes.Length);
-            _bytes.Write(bytes);
+            _bytes.AddRange(bytes);
             return Remember(isNew ? null : text);
         }
 
@@ -173,7 +171,7 @@ public static class StateDictWriter
             }
 
             Op('c');
-            _bytes.Write(Encoding.ASCII.GetBytes(key));
+            _bytes.AddRange(Encoding.ASCII.GetBytes(key));
             return Remember(key);
         }
 
@@ -190,7 +188,7 @@ public static class StateDictWriter
                 default:
                     var bytes = new System.Numerics.BigInteger(value).ToByteArray();
                     Op(0x8a).Byte((byte)bytes.Length);
-                    _bytes.Write(bytes);
+                    _bytes.AddRange(bytes);
                     return this;
             }
         }
@@ -213,7 +211,7 @@ public static class StateDictWriter
         {
             Span<byte> bytes = stackalloc byte[4];
             BinaryPrimitives.WriteInt32LittleEndian(bytes, value);
-            _bytes.Write(bytes);
+            _bytes.AddRange(bytes);
             return this;
         }
     }

@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdapterHub;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Tests.Adapters.AdapterHub;
@@ -101,9 +102,9 @@ public sealed class AdapterHubConfigTests
     [Fact]
     public void Create_OnAnUnknownArchitecture_SaysWhereItFits()
     {
-        var config = Engine.Models.PretrainedConfig.Parse(
+        var config = PretrainedConfig.Parse(
             """{ "model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8 }""");
-        var model = Engine.Models.PretrainedModel.Plan(config);
+        var model = PretrainedModel.Plan(config);
 
         Should.Throw<AdapterException>(() => new AdapterHubConfig().CreateAdapter(model)).Message.ShouldContain("ADAPTERS does not know gemma2");
     }
@@ -120,6 +121,34 @@ public sealed class AdapterHubConfigTests
         using var model = RandomLlama.Create(CPU, ScalarType.Float32);
 
         Should.Throw<AdapterException>(() => new AdapterHubConfig { Config = config }.CreateAdapter(model)).Message.ShouldContain(expected);
+    }
+
+    /// <summary>On a GPU an adapter is served in the type of its base.</summary>
+    [Theory]
+    [InlineData("seq_bn[ln_before=True, ln_after=True, scaling='channel', use_gating=True]")]
+    [InlineData("compacter[reduction_factor=4]")]
+    [InlineData("seq_bn_inv")]
+    [InlineData("lora[use_gating=True]")]
+    [InlineData("ia3")]
+    [InlineData("dora")]
+    [InlineData("vera[attn_matrices=['q']]")]
+    [InlineData("prefix_tuning[prefix_length=2, bottleneck_size=4, use_gating=True]")]
+    [InlineData("prompt_tuning")]
+    [InlineData("loreft[suffix_positions=1]")]
+    public void Forward_WeightsInBfloat16_GivesNumbers(string config)
+    {
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var model = RandomLlama.Create(CPU, ScalarType.BFloat16);
+        using var adapter = new AdapterHubConfig { Config = config }.CreateAdapter(model);
+        adapter.Initialize(1);
+        foreach (var (_, weight) in adapter.State)
+        {
+            weight.Set(weight.Value.to(ScalarType.BFloat16));
+        }
+
+        using var batch = ForwardBatch.Packed([[3, 5, 7, 11]], [adapter], CPU);
+        model.Logits(model.Hidden(batch), batch).isfinite().all().item<bool>().ShouldBeTrue();
     }
 
     [Fact]
