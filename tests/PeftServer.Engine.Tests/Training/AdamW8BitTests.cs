@@ -106,4 +106,18 @@ public sealed class AdamW8BitTests
             }
         }
     }
+
+    /// <summary>The table of double quantization is the one that the first moment is coded with.</summary>
+    [Fact]
+    public void Table_Signed_IsTheOneThatBitsandbytesWrites()
+    {
+        using var scope = NewDisposeScope();
+        using var file = SafetensorsFile.Open(Path.Combine(Samples.RepositoryRoot, "tests", "Goldens", "quantized", "nf4", "cases.safetensors"));
+        var expected = file.Tensor("nested_quant_map").data<float>().ToArray();
+
+        var table = AdamW8Bit.Table(isSigned: true).data<float>().ToArray();
+
+        table.Length.ShouldBe(256);
+        table.Zip(expected).Max(pair => Math.Abs(pair.First - pair.Second)).ShouldBeLessThan(1e-7f);
+    }
 }
