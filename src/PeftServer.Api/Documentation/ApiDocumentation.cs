@@ -60,8 +60,8 @@ internal static class ApiDocumentation
         swagger.UseOneOfForPolymorphism();
         swagger.SelectSubTypesUsing(type => type == typeof(AdapterConfig) || type == typeof(Grader) ? DerivedTypes(type).Select(line => line.DerivedType) : []);
         swagger.SelectDiscriminatorNameUsing(type => type.GetCustomAttribute<JsonPolymorphicAttribute>()?.TypeDiscriminatorPropertyName ?? "type");
-        swagger.SelectDiscriminatorValueUsing(type => type.BaseType is { } parent
-            ? (string?)DerivedTypes(parent).Concat(DerivedTypes(parent.BaseType ?? parent)).FirstOrDefault(line => line.DerivedType == type)?.TypeDiscriminator : null);
+        swagger.SelectDiscriminatorValueUsing(type =>
+            (string?)Ancestors(type).SelectMany(DerivedTypes).FirstOrDefault(line => line.DerivedType == type)?.TypeDiscriminator);
         MapValues(swagger);
         swagger.OperationFilter<DocumentedOperation>();
         swagger.SchemaFilter<DocumentedSchema>();
@@ -78,6 +78,14 @@ internal static class ApiDocumentation
     }
 
     private static IEnumerable<JsonDerivedTypeAttribute> DerivedTypes(Type type) => type.GetCustomAttributes<JsonDerivedTypeAttribute>(inherit: false);
+
+    private static IEnumerable<Type> Ancestors(Type type)
+    {
+        for (var parent = type.BaseType; parent is not null; parent = parent.BaseType)
+        {
+            yield return parent;
+        }
+    }
 
     // Types with a JSON form of their own.
     private static void MapValues(SwaggerGenOptions swagger)

@@ -154,7 +154,7 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "r": 0}}""", "peft.r", "peft.r is 0")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "inference_mode": true}}""", "peft.inference_mode", "Remove it")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "base_model_name_or_path": "/etc"}}""", "peft.base_model_name_or_path", "Remove it")]
-    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "use_qalora": true}}""", "peft.use_qalora", "not supported")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "use_qalora": "yes"}}""", "peft.use_qalora", "")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "init_lora_weights": "magic"}}""", "peft.init_lora_weights", "gaussian")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "target_modules": "(["}}""", "peft.target_modules", "regular expression")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA", "adapters": {"0": "ft:nobody"}}}""", "peft.adapters.0", "no fine-tuned model of tiny-llama")]
