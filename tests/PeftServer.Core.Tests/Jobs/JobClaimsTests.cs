@@ -54,7 +54,8 @@ public sealed class JobClaimsTests(TestDatabase database) : IClassFixture<TestDa
     public async Task Renew_AfterExpiryWhileNobodyTookIt_Succeeds()
     {
         using var host = await CoreHost.OnAsync(database);
-        await host.Claims.SweepAsync(TimeSpan.Zero, Now); // what other tests of the class let expire
+        await host.Claims.SweepAsync(TimeSpan.Zero, Now); // what other tests of the class let expire waits again
+        await host.EmptyQueueAsync();
         var lease = await host.RunAsync(CoreHost.Expired);
 
         (await host.Claims.RenewAsync(lease, CoreHost.Lease, Now)).Held.ShouldBeTrue();
@@ -65,7 +66,8 @@ public sealed class JobClaimsTests(TestDatabase database) : IClassFixture<TestDa
     public async Task Renew_AfterTheSweepPutItBack_TakesItAgain()
     {
         using var host = await CoreHost.OnAsync(database);
-        await host.Claims.SweepAsync(TimeSpan.Zero, Now); // what other tests of the class let expire
+        await host.Claims.SweepAsync(TimeSpan.Zero, Now); // what other tests of the class let expire waits again
+        await host.EmptyQueueAsync();
         var lease = await host.RunAsync(CoreHost.Expired);
         (await host.Claims.SweepAsync(TimeSpan.Zero, Now)).ShouldBe(1);
         (await host.LoadAsync(lease.JobId)).State.ShouldBe(JobState.Queued);

@@ -154,7 +154,7 @@ public sealed class JobSupervisorTests(TestDatabase database) : IClassFixture<Te
     {
         using var jobs = await TestJobs.OnAsync(database);
         using var worker = await StartWorkerAsync();
-        var id = await jobs.QueueAsync("slow");
+        var id = await jobs.QueueAsync("long");
         await jobs.StepOfAsync(id, 3);
         var trainer = await TrainerOfAsync(await jobs.UntilAsync(id, job => job.RunAttempt > 0));
 
@@ -171,7 +171,7 @@ public sealed class JobSupervisorTests(TestDatabase database) : IClassFixture<Te
 
         job.State.ShouldBe(JobState.Succeeded, job.ErrorMessage);
         (job.Attempt, job.LostLeases).ShouldBe((2, 0));
-        (await jobs.StepsOfAsync(id)).ShouldBe(Enumerable.Range(1, 40));
+        (await jobs.StepsOfAsync(id)).ShouldBe(Enumerable.Range(1, 120));
         await worker.StopAsync(Now);
     }
 
