@@ -1,7 +1,7 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Cpt;
-using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.PromptTuning;
+using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 
