@@ -1,5 +1,7 @@
 using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Design;
+using Microsoft.EntityFrameworkCore.Infrastructure;
+using Microsoft.EntityFrameworkCore.Storage;
 using Npgsql;
 
 namespace PeftServer.Core.Data;
@@ -20,8 +22,32 @@ public static class PeftDatabase
     {
         await using var source = NpgsqlDataSource.Create(connectionString);
         await using var db = new PeftDbContext(Options(new DbContextOptionsBuilder<PeftDbContext>(), source).Options);
+        await CreateAsync(db, cancellationToken);
+
+        // EF's own lock ends with each migration's transaction, and whoever waited for it goes on with the list that it made before.
+        await using var turn = await source.OpenConnectionAsync(cancellationToken);
+        await using var take = new NpgsqlCommand("SELECT pg_advisory_lock(hashtext('peftserver migrations'))", turn) { CommandTimeout = 0 };
+        await take.ExecuteNonQueryAsync(cancellationToken);
         await db.Database.MigrateAsync(cancellationToken);
         await Jobs.JobAlarms.InstallAsync(source, cancellationToken);
+    } // the lock goes with the connection
+
+    private static async Task CreateAsync(PeftDbContext db, CancellationToken cancellationToken)
+    {
+        var creator = db.GetService<IRelationalDatabaseCreator>();
+        if (await creator.ExistsAsync(cancellationToken))
+        {
+            return;
+        }
+
+        try
+        {
+            await creator.CreateAsync(cancellationToken);
+        }
+        catch (PostgresException e) when (e.SqlState is PostgresErrorCodes.DuplicateDatabase or PostgresErrorCodes.UniqueViolation)
+        {
+            // Another process was first.
+        }
     }
 
     /// <summary>Whether the database answers and its schema is this program's: null, or what is wrong and what to do.</summary>
