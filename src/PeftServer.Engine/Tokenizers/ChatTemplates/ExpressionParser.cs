@@ -103,7 +103,7 @@ internal sealed partial class ExpressionParser(TokenCursor cursor)
 
     private Expression ParseConditional()
     {
-        RenderState.CheckStack();
+        using var nesting = cursor.Enter();
         var value = ParseOr();
         while (cursor.SkipName("if"))
         {
@@ -138,7 +138,7 @@ internal sealed partial class ExpressionParser(TokenCursor cursor)
 
     private Expression ParseNot()
     {
-        RenderState.CheckStack();
+        using var nesting = cursor.Enter();
         return cursor.SkipName("not") ? new UnaryExpression("not", ParseNot()) : ParseCompare();
     }
 
@@ -215,7 +215,7 @@ internal sealed partial class ExpressionParser(TokenCursor cursor)
 
     private Expression ParseUnary(bool withFilters = true)
     {
-        RenderState.CheckStack();
+        using var nesting = cursor.Enter();
         var value = cursor.SkipOperator("-") ? new UnaryExpression("-", ParseUnary(withFilters: false))
             : cursor.SkipOperator("+") ? new UnaryExpression("+", ParseUnary(withFilters: false))
             : ParsePrimary();

@@ -26,7 +26,7 @@ internal sealed class TemplateParser
     /// <summary>Statements up to one of the tags <paramref name="ends"/>, whose name is consumed; or, without any, to the end.</summary>
     private List<Statement> ParseBody(out string end, params ReadOnlySpan<string> ends)
     {
-        RenderState.CheckStack();
+        using var nesting = _cursor.Enter();
         var body = new List<Statement>();
         while (true)
         {
@@ -261,7 +261,7 @@ internal sealed class TemplateParser
 
     private AssignmentTarget ParseOneTarget()
     {
-        RenderState.CheckStack();
+        using var nesting = _cursor.Enter();
         if (_cursor.SkipOperator("("))
         {
             var inner = ParseTarget(stop: ")");

@@ -3,7 +3,11 @@ namespace PeftServer.Engine.Tokenizers.ChatTemplates;
 /// <summary>Reads the tokens of a template from front to back.</summary>
 internal sealed class TokenCursor(List<TemplateToken> tokens)
 {
+    /// <summary>Levels that may lie in one another; how many a stack holds depends on the compiler.</summary>
+    private const int MaxNesting = 2000;
+
     private int _at;
+    private int _nesting;
 
     public TemplateToken Current => tokens[_at];
 
@@ -12,6 +16,13 @@ internal sealed class TokenCursor(List<TemplateToken> tokens)
         var token = tokens[_at];
         _at = Math.Min(_at + 1, tokens.Count - 1);
         return token;
+    }
+
+    /// <summary>One level deeper, until the result is disposed of. Throws where that is too deep.</summary>
+    public Nesting Enter()
+    {
+        RenderState.CheckStack();
+        return ++_nesting > MaxNesting ? throw Error($"statements or expressions lie more than {MaxNesting} deep in one another") : new Nesting(this);
     }
 
     public bool IsOperator(string text) => Current.Kind is TokenKind.Operator && Current.Text == text;
@@ -77,4 +88,9 @@ internal sealed class TokenCursor(List<TemplateToken> tokens)
         TokenKind.PrintEnd => "the end of the print tag",
         _ => $"'{Current.Text}'",
     };
+
+    internal readonly ref struct Nesting(TokenCursor cursor)
+    {
+        public void Dispose() => cursor._nesting--;
+    }
 }
