@@ -4,6 +4,7 @@
 #   docker build --target cuda -t peftserver:cuda .
 
 FROM mcr.microsoft.com/dotnet/sdk:10.0 AS build
+ENV NUGET_PACKAGES=/packages
 WORKDIR /source
 COPY global.json Directory.Build.props Directory.Packages.props BannedSymbols.txt .editorconfig ./
 COPY src/ src/
@@ -11,7 +12,7 @@ COPY deploy/samples/ deploy/samples/
 
 FROM build AS build-cpu
 RUN dotnet publish src/PeftServer.Cli -c Release -o /app -p:TorchBackend=cpu \
- && cp -rL /root/.nuget/packages/libtorch-cpu-linux-x64/*/runtimes/linux-x64/native /libtorch
+ && cp -rL /packages/libtorch-cpu-linux-x64/*/runtimes/linux-x64/native /libtorch
 
 # CUDA's libraries come in parts of less than 2 GB each; publishing for one runtime brings them together beside the program.
 FROM build AS build-cuda
