@@ -2,7 +2,6 @@ using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdapterHub;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Goldens.Tests;
@@ -73,31 +72,8 @@ public sealed class AdapterHubCases
             : (HubAdapter)AdapterFile.Load(Path.Combine(golden.Folder, part), model);
 
     /// <summary>Trains as the case did: gradients of the first step, losses of all steps.</summary>
-    internal static void Train(Golden golden, Adapter adapter, Func<Tensor> forward)
-    {
-        adapter.SetTraining(true);
-        var decay = golden.Meta.TryGetProperty("weight_decay", out var given) ? given.GetDouble() : 0.01;
-        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, weightDecay: decay);
-        using var wide = golden["losses"].to(ScalarType.Float64);
-        var losses = wide.data<double>().ToArray();
-        for (var step = 0; step < losses.Length; step++)
-        {
-            using var scope = NewDisposeScope();
-            var loss = forward();
-            loss.backward();
-            if (step == 0)
-            {
-                CheckGradients(golden, adapter);
-            }
-
-            optimizer.Step(5e-3);
-            optimizer.ZeroGrad();
-            var value = loss.item<float>();
-            (Math.Abs(value - losses[step]) <= 1e-4 * Math.Abs(losses[step])).ShouldBeTrue($"loss of step {step}: {value}, the library {losses[step]}");
-        }
-
-        adapter.SetTraining(false);
-    }
+    internal static void Train(Golden golden, Adapter adapter, Func<Tensor> forward) => AdapterCases.Train(
+        golden, adapter, 5e-3, forward, weightDecay: golden.Meta.TryGetProperty("weight_decay", out var decay) ? decay.GetDouble() : 0.01, checkGradients: CheckGradients);
 
     private static void CheckGradients(Golden golden, Adapter adapter)
     {
