@@ -86,12 +86,13 @@ internal static class TrainBench
             var batch = batches[i % batches.Count];
             var start = Stopwatch.GetTimestamp();
             using var scope = NewDisposeScope();
-            var loss = Phase("forward and backward", () => step.ForwardBackward(batch, 1.0 / batch.Targets.Length, null).Loss);
+            Tensor? loss = null;
+            Phase("forward and backward", () => loss = step.ForwardBackward(batch, 1.0 / batch.Targets.Length, null).Loss);
             Phase("clip", () => optimizer.ClipGradients(1));
-            Phase("optimizer", () => Done(() => optimizer.Step(1e-4)));
-            Phase("zero", () => Done(optimizer.ZeroGrad));
-            Phase("pack", () => Done(step.AdapterChanged));
-            losses.Add(Math.Round(loss.item<float>() / batch.Targets.Length, 4)); // waits for the device
+            Phase("optimizer", () => optimizer.Step(1e-4));
+            Phase("zero", optimizer.ZeroGrad);
+            Phase("pack", step.AdapterChanged);
+            losses.Add(Math.Round(loss!.item<float>() / batch.Targets.Length, 4)); // waits for the device
             if (i == 0)
             {
                 first = Stopwatch.GetElapsedTime(started).TotalSeconds;
@@ -125,10 +126,10 @@ internal static class TrainBench
 
         return result;
 
-        T Phase<T>(string what, Func<T> run)
+        void Phase(string what, Action run)
         {
             var begun = Stopwatch.GetTimestamp();
-            var value = run();
+            run();
             if (phases)
             {
                 Note($"{what}, host"); // how long the program took to say what is to be done
@@ -140,20 +141,12 @@ internal static class TrainBench
                 Note(what);
             }
 
-            return value;
-
             void Note(string name)
             {
                 clock.TryAdd(name, []);
                 clock[name].Add(Stopwatch.GetElapsedTime(begun).TotalMilliseconds);
             }
         }
-    }
-
-    private static bool Done(Action run)
-    {
-        run();
-        return true;
     }
 
     /// <summary>The step of a tier on a device.</summary>

@@ -56,27 +56,19 @@ internal sealed class ActivationPlanner
 
     public static ActivationPlanner Always(ActivationPlan plan, FastDecoder model) => new(model, 0, plan);
 
-    /// <summary>The plan for a batch, and why.</summary>
-    public (ActivationPlan Plan, string Why) For(SftBatch batch)
+    /// <summary>The plan for a batch.</summary>
+    public ActivationPlan For(SftBatch batch) => _fixed ?? Candidates(batch.TokenCount, Longest(batch)).First(
+        candidate => candidate == Last || Bytes(candidate, batch) <= _budget);
+
+    /// <summary>Why <paramref name="plan"/> is the one for a batch.</summary>
+    public string Reason(ActivationPlan plan, SftBatch batch)
     {
-        if (_fixed is { } plan)
-        {
-            return (plan, "as told");
-        }
-
-        var (tokens, longest) = (batch.TokenCount, batch.Sequences.Max(sequence => sequence.Length));
-        foreach (var candidate in Candidates(tokens, longest))
-        {
-            var need = Bytes(candidate, Math.Min(tokens, Math.Max(candidate.PassTokens, longest)));
-            if (need <= _budget || candidate == Last)
-            {
-                return (candidate, FormattableString.Invariant(
-                    $"a batch of {tokens} tokens (longest row {longest}) takes about {need / (1L << 30):0.0} GiB so, of {_budget / (1L << 30):0.0} GiB to be had"));
-            }
-        }
-
-        throw new System.Diagnostics.UnreachableException();
+        const double GiB = 1L << 30;
+        return _fixed is not null ? "as told" : FormattableString.Invariant(
+            $"a batch of {batch.TokenCount} tokens (longest row {Longest(batch)}) takes about {Bytes(plan, batch) / GiB:0.0} GiB so, of {_budget / GiB:0.0} GiB to be had");
     }
+
+    private static int Longest(SftBatch batch) => batch.Sequences.Max(sequence => sequence.Length);
 
     private ActivationPlan Last => _model.Model.Device.type is DeviceType.CUDA ? ActivationPlan.Offload : ActivationPlan.Lean;
 
@@ -95,9 +87,10 @@ internal sealed class ActivationPlanner
         yield return Last;
     }
 
-    /// <summary>Bytes beside the weights when <paramref name="tokens"/> go through the model at once.</summary>
-    private double Bytes(ActivationPlan plan, int tokens)
+    /// <summary>Bytes beside the weights while a batch goes through the model as planned.</summary>
+    private double Bytes(ActivationPlan plan, SftBatch batch)
     {
+        var tokens = Math.Min(batch.TokenCount, Math.Max(plan.PassTokens, Longest(batch))); // at once
         var heads = _model.Heads;
         double element = _model.Model.Dtype is ScalarType.Float32 ? 4 : 2;
         double hidden = _model.Hidden, intermediate = _model.Intermediate;

@@ -66,11 +66,11 @@ internal sealed class FastLlamaStep : ITrainingStep
 
     private ActivationPlan PlanFor(SftBatch batch)
     {
-        var (plan, why) = _planner.For(batch);
+        var plan = _planner.For(batch);
         if (plan != _reported)
         {
             _reported = plan;
-            _report?.Invoke($"The hand-written step: {plan}; {why}.");
+            _report?.Invoke($"The hand-written step: {plan}; {_planner.Reason(plan, batch)}.");
         }
 
         return plan;
