@@ -71,7 +71,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             }
 
             progress.Add(result);
-            var evaluated = validation is not null && EvaluatesAfter(step, plan) ? new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, control).Run() : null;
+            var evaluated = validation is not null && EvaluatesAfter(step, plan) ? new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, control, events, clock).Run() : null;
             Report(progress, plan, result, evaluated, board);
             var isBest = evaluated is not null && run.Best.Observe(evaluated, result.Step);
             if (isBest && _arguments.LoadBestModelAtEnd)

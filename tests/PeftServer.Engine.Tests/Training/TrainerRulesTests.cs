@@ -87,6 +87,18 @@ public sealed class TrainerRulesTests
         run.Metrics("valid_loss").ShouldBeEmpty();
     }
 
+    [Fact]
+    public void Run_LongEvaluation_SaysHowFarItIs()
+    {
+        using var run = new TrainingRun(Texts, change: a => a with { MaxSteps = 1 }, evaluated: Texts) { Clock = new SlowClock() };
+
+        run.Run().ShouldBe(TrainingOutcome.Succeeded);
+
+        // Two rows a batch and four seconds a look: after the third batch twelve seconds are gone, after the last nothing is left to say.
+        run.Messages.ShouldContain("Evaluated 6 of 8 validation rows; about 00:00:04 left.");
+        run.Messages.Split("Evaluated ").Length.ShouldBe(2);
+    }
+
     [Theory]
     [InlineData("load_best_model_at_end")]
     [InlineData("early_stopping_patience")]
@@ -268,5 +280,15 @@ public sealed class TrainerRulesTests
 
         crc = ~crc;
         return ((crc >> 15) | (crc << 17)) + 0xA282EAD8;
+    }
+
+    /// <summary>Four seconds pass between two looks at it.</summary>
+    private sealed class SlowClock : TimeProvider
+    {
+        private long _looks;
+
+        public override long TimestampFrequency => 1;
+
+        public override long GetTimestamp() => 4 * _looks++;
     }
 }

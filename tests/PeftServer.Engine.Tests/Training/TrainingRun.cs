@@ -38,6 +38,9 @@ internal sealed class TrainingRun : IDisposable
 
     public TrainingSpec Spec { get; init; }
 
+    /// <summary>The trainer's time; its events keep the system's.</summary>
+    public TimeProvider Clock { get; init; } = TimeProvider.System;
+
     public string AdapterFolder => Path.Combine(Folder, TrainingSpec.AdapterFolder);
 
     public string Weights => Path.Combine(AdapterFolder, "adapter_model.safetensors");
@@ -72,7 +75,7 @@ internal sealed class TrainingRun : IDisposable
                 control.Stop(stop);
             }
         });
-        return new Trainer(Spec, Folder, events, control, TimeProvider.System)
+        return new Trainer(Spec, Folder, events, control, Clock)
         {
             BeforeMicroBatch = beforeMicroBatch,
             FreeDisk = freeDisk ?? DiskSpace.Free,
