@@ -3,6 +3,7 @@ using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using System.Net.ServerSentEvents;
 using System.Runtime.CompilerServices;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 
@@ -35,10 +36,12 @@ internal sealed class ApiClient : IDisposable
         }
     }
 
-    /// <summary>Uploads a data set. Returns its file id.</summary>
-    public async Task<string> UploadAsync(string path, CancellationToken cancellationToken)
+    /// <summary>Uploads a data set, or its first <paramref name="rows"/> lines that say something. Returns its file id.</summary>
+    public async Task<string> UploadAsync(string path, int? rows, CancellationToken cancellationToken)
     {
-        await using var file = File.OpenRead(path);
+        await using Stream file = rows is null
+            ? File.OpenRead(path)
+            : new MemoryStream(Encoding.UTF8.GetBytes(string.Join('\n', File.ReadLines(path).Where(line => !string.IsNullOrWhiteSpace(line)).Take(rows.Value))));
         using var form = new MultipartFormDataContent
         {
             { new StringContent("fine-tune"), "purpose" },

@@ -39,7 +39,7 @@ internal static class DemoCommand
         };
         var model = new Option<string?>("--model") { Description = "Folder, GGUF file or id on the Hub. Default: the sample model.", HelpName = "MODEL" };
         var dataset = new Option<DirectoryInfo?>("--dataset") { Description = "Folder with train.jsonl and validation.jsonl. Default: the sample mails.", HelpName = "DIR" };
-        var questions = new Option<int?>("--questions") { Description = "Validation rows to ask, the first ones. Default: 100; all of the sample's.", HelpName = "N" };
+        var questions = new Option<int?>("--questions") { Description = "Validation rows to evaluate and ask, the first ones. Default: 100; all of the sample's.", HelpName = "N" };
         var training = new Option<string[]>("--training")
         {
             Description = "A setting of the job's training; may be given more than once.",

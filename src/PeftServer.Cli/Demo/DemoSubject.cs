@@ -19,7 +19,7 @@ internal sealed record DemoSubject
     /// <summary>What a validation row is called.</summary>
     public required string Rows { get; init; }
 
-    /// <summary>So many validation rows are asked, the first ones; null: all.</summary>
+    /// <summary>So many validation rows are evaluated and asked, the first ones; null: all.</summary>
     public int? Questions { get; init; }
 
     /// <summary>The longest answer, in tokens.</summary>
