@@ -92,10 +92,16 @@ public sealed class FastLlamaStepTests
         }
     }
 
+    private const string Gemma2 = "\"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 2.0, \"final_logit_softcapping\": 3.0, \"sliding_window\": 4,";
+    private const string Gemma3 = "\"query_pre_attn_scalar\": 24, \"sliding_window\": 4, \"sliding_window_pattern\": 2, \"rope_local_base_freq\": 100.0,";
+    private const string Granite =
+        "\"attention_multiplier\": 0.2, \"embedding_multiplier\": 3.0, \"residual_multiplier\": 0.4, \"logits_scaling\": 2.0,";
+
     private static readonly (string Type, string Fields)[] RelativeFields =
     [
         ("mistral", "\"sliding_window\": 4,"), ("qwen2", ""), ("qwen2", "\"use_sliding_window\": true, \"sliding_window\": 3, \"max_window_layers\": 1,"),
         ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"), ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"),
+        ("gemma", ""), ("gemma2", Gemma2), ("gemma3_text", Gemma3), ("granite", Granite), ("olmo2", ""), ("cohere", "\"logit_scale\": 0.25,"),
     ];
 
     [Theory]
@@ -128,6 +134,12 @@ public sealed class FastLlamaStepTests
     [InlineData("qwen3", "")]
     [InlineData("phi3", "\"pad_token_id\": 0,")]
     [InlineData("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,")]
+    [InlineData("gemma", "")]
+    [InlineData("gemma2", Gemma2)]
+    [InlineData("gemma3_text", Gemma3)]
+    [InlineData("granite", Granite)]
+    [InlineData("olmo2", "")]
+    [InlineData("cohere", "\"logit_scale\": 0.25,")]
     public void ForwardBackward_ARelativeOnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(string type, string fields)
     {
         Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
