@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Quantization;
 using TorchSharp;
@@ -51,12 +52,19 @@ internal static class ModelShapes
 
     public static IReadOnlyCollection<string> Names => Shapes.Keys;
 
-    /// <summary>The shape <paramref name="name"/>, with all of its blocks or so many.</summary>
+    /// <summary>The shape <paramref name="name"/> without weights, with all of its blocks or so many.</summary>
+    public static CausalLanguageModel Plan(string name, int? blocks = null)
+    {
+        var fields = JsonNode.Parse($$"""{ {{Shapes[name]}}, "max_position_embeddings": 131072 }""")!.AsObject();
+        fields["num_hidden_layers"] = blocks ?? fields["num_hidden_layers"]!.GetValue<int>();
+        return (CausalLanguageModel)PretrainedModel.Plan(PretrainedConfig.Parse(fields.ToJsonString()));
+    }
+
+    /// <summary>The same with random weights.</summary>
     public static CausalLanguageModel Create(
         string name, Device device, ScalarType dtype, BaseQuantization quantization = BaseQuantization.None, int? blocks = null)
     {
-        var fields = blocks is { } count ? $"""{Shapes[name]}, "num_hidden_layers": {count}""" : Shapes[name];
-        var model = (CausalLanguageModel)PretrainedModel.Plan(PretrainedConfig.Parse($$"""{ {{fields}}, "max_position_embeddings": 131072 }"""));
+        var model = Plan(name, blocks);
         using var frozen = no_grad();
         using var spread = 0.02.ToScalar();
         var packable = model.PackableWeights(quantization);
