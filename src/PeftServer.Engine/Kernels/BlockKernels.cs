@@ -72,6 +72,12 @@ internal abstract class BlockKernels
     /// <summary>The same; and overwrites <paramref name="grad"/>, the gradient of that softmax, with the gradient of the scores.</summary>
     public abstract void CappedSoftmaxBackward(Tensor scores, Tensor grad, CappedRows rows);
 
+    /// <summary>
+    /// Rows x [n, K] of groups that stand one after another, each times its own of the matrices [E, K, N], or [E, N, K] where they are
+    /// <paramref name="turned"/>: [n, N]. ends: int32 [E], where the rows of each group end.
+    /// </summary>
+    public abstract Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends);
+
     /// <summary>Decodes a matrix [N, K] into <paramref name="target"/>, which may be part of wider rows.</summary>
     public abstract void Nf4Decode(Nf4Matrix matrix, Tensor target);
 

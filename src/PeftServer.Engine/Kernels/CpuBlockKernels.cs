@@ -267,6 +267,8 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         return (dq.MoveToOuterDisposeScope(), dk.MoveToOuterDisposeScope(), dv.MoveToOuterDisposeScope());
     }
 
+    public override Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends) => _plain.GroupedProduct(x, matrices, turned, ends);
+
     public override void Nf4Decode(Nf4Matrix matrix, Tensor target) => _plain.Nf4Decode(matrix, target);
 
     public override void QuantizeRows(Tensor x, Tensor? columnScale, Tensor codes, Tensor scale) => _plain.QuantizeRows(x, columnScale, codes, scale);

@@ -164,6 +164,12 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private static (int Keys, int Ld8, int Queries, int First, int Window, float Scale, float Cap) Arguments(Tensor scores, CappedRows rows) => (
         (int)scores.size(2), (int)scores.stride(1) / 8, rows.Queries, rows.First, rows.Window ?? 0, (float)rows.Scale, (float)rows.Cap);
 
+    public override Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends)
+    {
+        using var scope = NewDisposeScope();
+        return Aten.GroupedProduct(x, turned ? matrices.transpose(1, 2) : matrices, ends).MoveToOuterDisposeScope();
+    }
+
     public override void Nf4Decode(Nf4Matrix matrix, Tensor target)
     {
         var (a, b, c) = (At(matrix.Codes), At(matrix.AbsMax), At(target));

@@ -197,6 +197,26 @@ internal sealed class TensorBlockKernels : BlockKernels
         return (a.grad!.MoveToOuterDisposeScope(), b.grad!.MoveToOuterDisposeScope(), c.grad!.MoveToOuterDisposeScope());
     }
 
+    public override Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends)
+    {
+        using var scope = NewDisposeScope();
+        var y = empty([x.size(0), matrices.size(turned ? 1 : 2)], dtype: x.dtype, device: x.device);
+        var start = 0;
+        foreach (var (group, end) in ends.cpu().data<int>().ToArray().Index()) // a device sync
+        {
+            using var inner = NewDisposeScope();
+            if (end > start)
+            {
+                var matrix = matrices.select(0, group);
+                Aten.Product(x.narrow(0, start, end - start), turned ? matrix.t() : matrix, y.narrow(0, start, end - start));
+            }
+
+            start = end;
+        }
+
+        return y.MoveToOuterDisposeScope();
+    }
+
     public override void Nf4Decode(Nf4Matrix matrix, Tensor target)
     {
         using var values = matrix.Decode();

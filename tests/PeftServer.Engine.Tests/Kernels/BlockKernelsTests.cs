@@ -244,6 +244,24 @@ public sealed class BlockKernelsTests
     }
 
     [Theory]
+    [InlineData("cpu", true)]
+    [InlineData("cpu", false)]
+    [InlineData("cuda:0", true)]
+    [InlineData("cuda:0", false)]
+    public void GroupedProduct_WithAnEmptyGroup_EqualsTheProductsOneByOne(string target, bool turned)
+    {
+        using var world = World.On(target);
+        var (x, matrices) = (world.Random(Tokens, Hidden), turned ? world.Random(4, 128, Hidden) : world.Random(4, Hidden, 128));
+        var products = matrices.unbind().Select(matrix => turned ? matrix.t() : matrix).ToList();
+        int[] ends = [7, 7, 20, Tokens];
+        var expected = cat([.. ends.Select((end, i) => x.narrow(0, i == 0 ? 0 : ends[i - 1], end - (i == 0 ? 0 : ends[i - 1])).mm(products[i]))], 0);
+
+        var y = world.Kernels.GroupedProduct(x, matrices, turned, tensor(ends, dtype: ScalarType.Int32, device: world.Device));
+
+        world.ShouldAgree(y, expected);
+    }
+
+    [Theory]
     [MemberData(nameof(Targets))]
     public void Nf4Decode_IntoWiderRows_EqualsTheTwin(string target)
     {

@@ -17,6 +17,7 @@ public sealed class TrainingStepsTests
     [InlineData("granite", "\"residual_multiplier\": 0.22,")]
     [InlineData("olmo2", "")]
     [InlineData("cohere", "")]
+    [InlineData("mixtral", "\"num_local_experts\": 4,")]
     public void Create_AFamilyThatTheStepKnows_ReportsTheHandWrittenStep(string type, string fields) =>
         Create(type, fields).ShouldBe((typeof(FastLlamaStep), "Training with the hand-written step."));
 

@@ -24,7 +24,8 @@ internal sealed record FastDecoder(
 
     public int Hidden => Embedding.Width;
 
-    public int Intermediate => Blocks[0].Down.InFeatures;
+    /// <summary>Width of what stands between the maps of a feed-forward, of all the experts of a token together.</summary>
+    public int Intermediate => Blocks.Max(block => block.Intermediate);
 
     public HeadLayout Heads => Blocks[0].Heads;
 
@@ -58,7 +59,8 @@ internal sealed record FastDecoder(
     {
         var variant = model.Variant;
         return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false } and ({ ResidualScale: 1 } or { Norms: NormLayout.Before }) && variant.RotaryDim == variant.HeadDim && GateOf(variant.Act) is not null
-            && model.norm is not null && model.layers.All(layer => layer.mlp is VariantMlp);
+            && model.norm is not null
+            && model.layers.All(layer => layer.mlp is VariantMlp || (layer.mlp is SparseMoe && variant is { Norms: NormLayout.Before, ResidualScale: 1 }));
     }
 
     private static GateForm? GateOf(Func<Tensor, Tensor> act) => act == Activation.Silu ? GateForm.Silu : act == Activation.TanhGelu ? GateForm.Gelu : null;
@@ -73,15 +75,16 @@ internal sealed record FastDecoder(
 
     private static FastBlock Block(VariantLayer layer, LlamaVariant variant, int index)
     {
-        var (attention, mlp, window) = (layer.self_attn, (VariantMlp)layer.mlp, variant.Window(index));
+        var (attention, mlp, window) = (layer.self_attn, layer.mlp as VariantMlp, variant.Window(index));
         var behind = variant.Norms is NormLayout.Around or NormLayout.Behind;
         return new FastBlock(
             attention.qkv_proj is { } fused ? [fused] : [attention.q_proj!, attention.k_proj!, attention.v_proj!], attention.o_proj!,
-            mlp.gate_up_proj is { } both ? [both] : [mlp.gate_proj!, mlp.up_proj!], mlp.down_proj!,
+            mlp is null ? [] : mlp.gate_up_proj is { } both ? [both] : [mlp.gate_proj!, mlp.up_proj!], mlp?.down_proj,
             new HeadLayout(variant.Heads, variant.KeyValueHeads, variant.HeadDim, variant.InterleavedRotary),
             new AttentionScope(variant.Scale ?? 1 / Math.Sqrt(variant.HeadDim), window, variant.SoftCap))
         {
             Gate = GateOf(variant.Act)!.Value,
+            Experts = layer.mlp as SparseMoe,
             InputNorm = layer.input_layernorm,
             MiddleNorm = variant.Norms switch
             {
@@ -103,9 +106,18 @@ internal sealed record FastDecoder(
 
 /// <summary>A block: the linear maps that share an input stand together, one or several to a product.</summary>
 internal sealed record FastBlock(
-    IReadOnlyList<Linear> Qkv, Linear O, IReadOnlyList<Linear> GateUp, Linear Down, HeadLayout Heads, AttentionScope Scope)
+    IReadOnlyList<Linear> Qkv, Linear O, IReadOnlyList<Linear> GateUp, Linear? Down, HeadLayout Heads, AttentionScope Scope)
 {
     public GateForm Gate { get; init; }
+
+    /// <summary>The feed-forward, where it is one of experts and not of <see cref="GateUp"/> and <see cref="Down"/>.</summary>
+    public SparseMoe? Experts { get; init; }
+
+    /// <summary>Width of what stands between the maps of the feed-forward, or of one expert.</summary>
+    public int FeedForwardWidth => Down?.InFeatures ?? Experts!.Shape.Intermediate;
+
+    /// <summary>The same for all experts of a token together.</summary>
+    public int Intermediate => FeedForwardWidth * (Experts?.Shape.PerToken ?? 1);
 
     /// <summary>Before attention; null: the stream goes in as it is.</summary>
     public Site? InputNorm { get; init; }
@@ -131,7 +143,7 @@ internal sealed record FastBlock(
     /// <summary>By which of the decoder's angles q and k turn with the position; null: they do not.</summary>
     public int? Rotary { get; init; } = 0;
 
-    public IEnumerable<Linear> Projections => [.. Qkv, O, .. GateUp, Down];
+    public IEnumerable<Linear> Projections => Down is null ? [.. Qkv, O] : [.. Qkv, O, .. GateUp, Down];
 }
 
 /// <summary>What becomes of the answer of attention or of the feed-forward before the stream takes it: a norm, or a factor.</summary>

@@ -14,7 +14,7 @@ internal sealed class FastLlamaLayer : IDisposable
 {
     private readonly FastBlock _block;
     private readonly FastAttention _attention;
-    private readonly FastMlp _mlp;
+    private readonly FastFeedForward _mlp;
 
     public FastLlamaLayer(FastBlock block, Adapter adapter, BlockKernels kernels)
     {
@@ -22,7 +22,8 @@ internal sealed class FastLlamaLayer : IDisposable
         var parts = adapter.Parts.ToDictionary(entry => entry.Site, entry => (LoraProjection)entry.Part);
         var (device, dtype) = (adapter.Model.Device, adapter.Model.Dtype);
         FoldedProjection Fold(IReadOnlyList<Linear> sites) => new([.. sites.Select(site => (site, parts.GetValueOrDefault(site)))], device, dtype, kernels);
-        (_attention, _mlp) = (new FastAttention(block, Fold, kernels), new FastMlp(block, Fold, kernels));
+        _attention = new FastAttention(block, Fold, kernels);
+        _mlp = block.Experts is null ? new FastMlp(block, Fold, kernels) : new FastExperts(block, kernels);
     }
 
     public IEnumerable<PackedBlock> Blocks => _attention.Blocks.Concat(_mlp.Blocks);
@@ -41,7 +42,7 @@ internal sealed class FastLlamaLayer : IDisposable
         var input = y is null ? x.alias() : empty_like(x); // [n, hidden]: x + y
         var (attended, part) = _attention.Forward(x, y, y is null ? null : input, batch);
         var (middle, output) = (_block.IsParallel ? input : empty_like(x), empty_like(x)); // [n, hidden]
-        MlpState? mlp = null;
+        FeedForwardState? mlp = null;
         foreach (var (start, count) in Pieces(x.size(0), mode))
         {
             using var inner = NewDisposeScope();
@@ -49,7 +50,11 @@ internal sealed class FastLlamaLayer : IDisposable
             var piece = _block.IsParallel
                 ? _mlp.Forward(Piece(input), null, null, Piece(output))
                 : _mlp.Forward(Piece(input), Piece(attended), Piece(middle), Piece(output));
-            mlp = keep ? piece.MoveToOuterScope() : null;
+            if (keep)
+            {
+                piece.MoveToOuterScope();
+                mlp = piece;
+            }
         }
 
         if (_block.IsParallel)
@@ -112,7 +117,7 @@ internal sealed class FastLlamaLayer : IDisposable
 /// What a block keeps for its backward: about 94 KB a token in an 8B Llama. Norms, gates and their product are cheap to compute again
 /// and are not kept; in lean mode only the input is.
 /// </summary>
-internal sealed record LayerState(Tensor Input, AttentionPart? Attention, Tensor? Middle, MlpState? Mlp) : IDisposable
+internal sealed record LayerState(Tensor Input, AttentionPart? Attention, Tensor? Middle, FeedForwardState? Mlp) : IDisposable
 {
     public LayerState MoveToOuterScope()
     {

@@ -4,7 +4,7 @@ using PeftServer.Engine.Models;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>The gated feed-forward of a block, from the stream to its answer.</summary>
-internal sealed class FastMlp : IDisposable
+internal sealed class FastMlp : FastFeedForward
 {
     private readonly FastBlock _block;
     private readonly BlockKernels _kernels;
@@ -16,21 +16,16 @@ internal sealed class FastMlp : IDisposable
     public FastMlp(FastBlock block, Func<IReadOnlyList<Linear>, FoldedProjection> fold, BlockKernels kernels)
     {
         (_block, _kernels) = (block, kernels);
-        (_gateUp, _down) = (fold(block.GateUp), fold([block.Down]));
+        (_gateUp, _down) = (fold(block.GateUp), fold([block.Down!]));
         _norm = NormWeights.Of(block.MiddleNorm);
         _end = new FastEnd(block.MlpEnd, kernels);
     }
 
-    public IEnumerable<PackedBlock> Blocks => _gateUp.Blocks.Concat(_down.Blocks);
+    public override IEnumerable<PackedBlock> Blocks => _gateUp.Blocks.Concat(_down.Blocks);
 
-    /// <summary>Columns that rows of the gradient of the answer need beside their own.</summary>
-    public long GradientRoom => _down.Room;
+    public override long GradientRoom => _down.Room;
 
-    /// <summary>
-    /// Writes x + delta to <paramref name="sum"/> where there is a delta, and what the stream takes to <paramref name="answer"/>; gives what
-    /// the backward needs. All of [n, hidden].
-    /// </summary>
-    public MlpState Forward(Tensor x, Tensor? delta, Tensor? sum, Tensor answer)
+    public override FeedForwardState Forward(Tensor x, Tensor? delta, Tensor? sum, Tensor answer)
     {
         using var scope = NewDisposeScope();
         var state = GateUp(x, delta, sum);
@@ -39,17 +34,15 @@ internal sealed class FastMlp : IDisposable
         var projected = _end.Normalizes ? empty_like(answer) : answer;
         _down.Forward(hidden, projected);
         var stats = _end.Forward(projected, answer);
-        return (state with { DownU = _down.Ranks(hidden), Projected = stats is null ? null : projected, EndStats = stats }).MoveToOuterScope();
+        state = state with { DownU = _down.Ranks(hidden), Projected = stats is null ? null : projected, EndStats = stats };
+        state.MoveToOuterScope();
+        return state;
     }
 
-    /// <summary>
-    /// From rows of the gradient of the answer to that of the input, <paramref name="residual"/> included, written to <paramref name="dInput"/>.
-    /// What was not kept is computed again; what was is used up.
-    /// </summary>
-    public void Backward(Tensor gradRows, Tensor input, MlpState? kept, Tensor residual, Tensor dInput)
+    public override void Backward(Tensor gradRows, Tensor input, FeedForwardState? kept, Tensor residual, Tensor dInput)
     {
         using var scope = NewDisposeScope();
-        var state = kept ?? (_end.Normalizes ? Forward(input, null, null, empty_like(input)) : GateUp(input, null, null));
+        var state = (MlpState)(kept ?? (_end.Normalizes ? Forward(input, null, null, empty_like(input)) : GateUp(input, null, null)));
         var rows = _end.Backward(gradRows, state.Projected, state.EndStats, _down.OutFeatures);
         using (var hidden = empty([input.size(0), _down.InFeatures], dtype: input.dtype, device: input.device))
         {
@@ -64,7 +57,7 @@ internal sealed class FastMlp : IDisposable
         _kernels.NormBackward(dNormed, input, _norm, state.Stats, residual, dInput);
     }
 
-    public void Dispose()
+    public override void Dispose()
     {
         _gateUp.Dispose();
         _down.Dispose();
@@ -81,12 +74,14 @@ internal sealed class FastMlp : IDisposable
         using var normed = _gateUp.NewInput(x.size(0));
         _kernels.AddNorm(x, delta, _norm, sum, _gateUp.Columns(normed), stats);
         _gateUp.Forward(normed, _gateUp.Output(gateUp));
-        return new MlpState(gateUp, _gateUp.Ranks(normed), stats).MoveToOuterScope();
+        var state = new MlpState(gateUp, _gateUp.Ranks(normed), stats);
+        state.MoveToOuterScope();
+        return state;
     }
 }
 
 /// <summary>Rows [gate | up | room], LoRA's u of them, the norm's factors.</summary>
-internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor Stats) : IDisposable
+internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor Stats) : FeedForwardState
 {
     /// <summary>LoRA's u of the product of gate and up; null: not made yet.</summary>
     public Tensor? DownU { get; init; }
@@ -96,23 +91,5 @@ internal sealed record MlpState(Tensor GateUp, Tensor U, Tensor Stats) : IDispos
 
     public Tensor? EndStats { get; init; }
 
-    private IEnumerable<Tensor> All => new[] { GateUp, U, Stats, DownU, Projected, EndStats }.OfType<Tensor>();
-
-    public MlpState MoveToOuterScope()
-    {
-        foreach (var tensor in All)
-        {
-            tensor.MoveToOuterDisposeScope();
-        }
-
-        return this;
-    }
-
-    public void Dispose()
-    {
-        foreach (var tensor in All)
-        {
-            tensor.Dispose();
-        }
-    }
+    protected override IEnumerable<Tensor?> All => [GateUp, U, Stats, DownU, Projected, EndStats];
 }

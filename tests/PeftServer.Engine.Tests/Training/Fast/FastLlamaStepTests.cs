@@ -94,6 +94,8 @@ public sealed class FastLlamaStepTests
 
     private const string Gemma2 = "\"query_pre_attn_scalar\": 24, \"attn_logit_softcapping\": 2.0, \"final_logit_softcapping\": 3.0, \"sliding_window\": 4,";
     private const string Gemma3 = "\"query_pre_attn_scalar\": 24, \"sliding_window\": 4, \"sliding_window_pattern\": 2, \"rope_local_base_freq\": 100.0,";
+    private const string Mixtral = "\"num_local_experts\": 4, \"num_experts_per_tok\": 2,";
+    private const string QwenMoe = "\"num_experts\": 6, \"num_experts_per_tok\": 3, \"moe_intermediate_size\": 32,";
     private const string Granite =
         "\"attention_multiplier\": 0.2, \"embedding_multiplier\": 3.0, \"residual_multiplier\": 0.4, \"logits_scaling\": 2.0,";
 
@@ -102,6 +104,7 @@ public sealed class FastLlamaStepTests
         ("mistral", "\"sliding_window\": 4,"), ("qwen2", ""), ("qwen2", "\"use_sliding_window\": true, \"sliding_window\": 3, \"max_window_layers\": 1,"),
         ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"), ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"),
         ("gemma", ""), ("gemma2", Gemma2), ("gemma3_text", Gemma3), ("granite", Granite), ("olmo2", ""), ("cohere", "\"logit_scale\": 0.25,"),
+        ("mixtral", Mixtral), ("qwen3_moe", QwenMoe), ("qwen3_moe", QwenMoe + "\"norm_topk_prob\": true, \"mlp_only_layers\": [1],"),
     ];
 
     [Theory]
@@ -140,6 +143,8 @@ public sealed class FastLlamaStepTests
     [InlineData("granite", Granite)]
     [InlineData("olmo2", "")]
     [InlineData("cohere", "\"logit_scale\": 0.25,")]
+    [InlineData("mixtral", Mixtral)]
+    [InlineData("qwen3_moe", QwenMoe + "\"norm_topk_prob\": true,")]
     public void ForwardBackward_ARelativeOnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(string type, string fields)
     {
         Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
