@@ -13,6 +13,7 @@ public sealed class ModelShapesTests
     [InlineData("gemma3-1b", 999_885_952)]
     [InlineData("granite-2b", 2_533_531_648)]
     [InlineData("olmo2-1b", 1_484_916_736)]
+    [InlineData("qwen3-30b-a3b", 30_532_122_624)]
     [InlineData("aya-8b", 8_028_033_024)]
     public void Plan_AShape_HasThePublishedParameters(string name, long parameters) => ModelShapes.Plan(name).ParameterCount.ShouldBe(parameters);
 

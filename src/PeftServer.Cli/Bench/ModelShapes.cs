@@ -44,6 +44,11 @@ internal static class ModelShapes
             "model_type": "olmo2", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 16,
             "intermediate_size": 8192, "vocab_size": 100352, "rope_theta": 500000.0, "rms_norm_eps": 1e-6, "tie_word_embeddings": false
             """,
+        ["qwen3-30b-a3b"] = """
+            "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+            "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": true,
+            "vocab_size": 151936, "rope_theta": 1000000.0, "rms_norm_eps": 1e-6, "tie_word_embeddings": false
+            """,
         ["aya-8b"] = """
             "model_type": "cohere", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "intermediate_size": 14336, "vocab_size": 256000, "logit_scale": 0.0625, "rope_theta": 10000.0, "layer_norm_eps": 1e-5, "tie_word_embeddings": true
