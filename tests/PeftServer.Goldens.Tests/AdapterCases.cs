@@ -135,7 +135,7 @@ public sealed class AdapterCases
         }
     }
 
-    private static void CheckGradients(Golden golden, Adapter adapter)
+    internal static void CheckGradients(Golden golden, Adapter adapter)
     {
         var names = golden.Names.Where(name => name.StartsWith("grad.", StringComparison.Ordinal)).ToList();
         names.ShouldNotBeEmpty();

@@ -3,6 +3,7 @@ using System.Globalization;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Kernels;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Fast;
@@ -26,13 +27,16 @@ internal static class KernelBench
         using var scope = NewDisposeScope();
         var kernels = new CudaBlockKernels(device.index);
         Tensor New(params long[] shape) => randn(shape, dtype: ScalarType.BFloat16, device: device);
-        var (x, y, weight, sum, rstd) = (New(Tokens, Hidden), New(Tokens, Hidden), New(Hidden), New(Tokens, Hidden), empty(Tokens, device: device));
+        var (x, y, sum, rstd) = (New(Tokens, Hidden), New(Tokens, Hidden), New(Tokens, Hidden), empty([1, Tokens], device: device));
+        var site = new RmsNorm(Hidden, 1e-6);
+        site.weight.Set(New(Hidden));
+        using var norm = NormWeights.Of(site);
         var wide = New(Tokens, Hidden + 64).narrow(1, 0, Hidden);
         var (gateUp, hidden) = (New(Tokens, 2 * Intermediate), New(Tokens, Intermediate + 64).narrow(1, 0, Intermediate));
         var product = New(Tokens, Intermediate);
         var (qkv, dq, dk) = (New(Tokens, Heads.Width), New(Tokens, 32, 128), New(Tokens, 8, 128));
         var angles = rand(Tokens, 64, device: device);
-        var (logits, targets) = (New(2048, LlamaShapes.Vocabulary), zeros(2048, dtype: ScalarType.Int64, device: device));
+        var (logits, targets) = (New(2048, ModelShapes.LlamaVocabulary), zeros(2048, dtype: ScalarType.Int64, device: device));
         var (loss, correct) = (zeros([], device: device), zeros([], device: device));
 
         var copy = Milliseconds(() => sum.copy_(x));
@@ -40,13 +44,13 @@ internal static class KernelBench
         output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"copy                      {copy * 1000,8:F0} us   {bandwidth / 1e9:F2} TB/s"));
         const double Row = Tokens * Hidden * 2.0;
         const double Wide = Tokens * Intermediate * 2.0;
-        Report("add + rms norm", 4 * Row, () => kernels.AddRmsNorm(x, y, weight, 1e-6, sum, wide, rstd));
-        Report("rms norm backward", 4 * Row, () => kernels.RmsNormBackward(wide, x, weight, rstd, y, sum));
+        Report("add + rms norm", 4 * Row, () => kernels.AddNorm(x, y, norm, sum, wide, rstd));
+        Report("rms norm backward", 4 * Row, () => kernels.NormBackward(wide, x, norm, rstd, y, sum));
         Report("rope", 2.0 * Tokens * 40 * 128 * 2, () => kernels.Rope(qkv, angles, angles, Heads));
         Report("rope backward", 2.0 * Tokens * Heads.Width * 2, () => kernels.RopeBackward(dq, dk, dk, angles, angles, qkv, Heads));
-        Report("swiglu", 3 * Wide, () => kernels.SwiGlu(gateUp, hidden));
-        Report("swiglu backward", 6 * Wide, () => kernels.SwiGluBackward(hidden, gateUp, product));
-        Report("cross-entropy", 3.0 * 2048 * LlamaShapes.Vocabulary * 2, () => kernels.CrossEntropy(logits, targets, loss, correct, 1e-4));
+        Report("swiglu", 3 * Wide, () => kernels.Gate(GateForm.Silu, gateUp, hidden));
+        Report("swiglu backward", 6 * Wide, () => kernels.GateBackward(GateForm.Silu, hidden, gateUp, product));
+        Report("cross-entropy", 3.0 * 2048 * ModelShapes.LlamaVocabulary * 2, () => kernels.CrossEntropy(logits, targets, loss, correct, 1e-4, ScoreForm.Plain));
 
         var lengths = Enumerable.Range(0, 9).Select(i => i * 2048).ToArray();
         var borders = new PackedBorders(lengths, tensor(lengths, dtype: ScalarType.Int32, device: device));
@@ -97,7 +101,7 @@ internal static class KernelBench
     private static void Block(Device device, CudaBlockKernels kernels, int tokens, Action<string, Action> time)
     {
         using var scope = NewDisposeScope();
-        using var model = LlamaShapes.Create("8b", device, ScalarType.BFloat16, blocks: 1);
+        using var model = ModelShapes.Create("8b", device, ScalarType.BFloat16, blocks: 1);
         using var adapter = new LoraConfig { R = 16, LoraAlpha = 32, TargetModules = ModuleSelector.AllLinear }.CreateAdapter(model);
         adapter.Initialize(0);
         adapter.SetTraining(true);
@@ -105,7 +109,7 @@ internal static class KernelBench
         using var layer = new FastLlamaLayer(FastDecoder.Of(model, out _)!.Blocks[0], adapter, kernels);
         int[] starts = [.. Enumerable.Range(0, (tokens / 2048) + 1).Select(i => i * 2048)];
         var (cos, sin) = (rand(tokens, 64, device: device), rand(tokens, 64, device: device));
-        var batch = new FastBatch(cos, sin, new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
+        var batch = new FastBatch([(cos, sin)], new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
         var (x, y) = (randn(tokens, Hidden, dtype: ScalarType.BFloat16, device: device), randn(tokens, Hidden, dtype: ScalarType.BFloat16, device: device));
         var rowsOfGradient = randn(tokens, Hidden + layer.GradientRoom, dtype: ScalarType.BFloat16, device: device);
         time($"block, {tokens} forward", () => layer.Forward(x, y, batch, ActivationMode.Keep));
@@ -114,7 +118,7 @@ internal static class KernelBench
             var (_, _, state) = layer.Forward(x, y, batch, ActivationMode.Keep);
             layer.Backward(rowsOfGradient, state, batch, ActivationMode.Keep, needsInput: true);
         });
-        var rows = SftBatch.Of(Enumerable.Range(0, tokens / 2048).Select(_ => TrainBench.Row(new Random(0), 2048)));
+        var rows = SftBatch.Of(Enumerable.Range(0, tokens / 2048).Select(_ => TrainBench.Row(new Random(0), 2048, ModelShapes.LlamaVocabulary)));
         using var step = new FastLlamaStep(model, adapter, kernels, ActivationPlan.Keep);
         time($"one block, {tokens}", () => step.ForwardBackward(rows, 1, null));
     }

@@ -15,7 +15,7 @@ using static TorchSharp.torch;
 namespace PeftServer.Cli.Bench;
 
 /// <summary>
-/// Training speed on Llama shapes with random weights: LoRA r=16 on all linear layers, clipping, fused AdamW; the same cases as a
+/// Training speed on published shapes with random weights: LoRA r=16 on all linear layers, clipping, fused AdamW; the same cases as a
 /// Hugging Face baseline, so that both can be measured in one run on one card.
 /// </summary>
 internal static class TrainBench
@@ -33,7 +33,7 @@ internal static class TrainBench
         public static Case Parse(string text)
         {
             var parts = text.Split(':');
-            if (parts is [("fast" or "plain") and var tier, var shape, .. var rest] && LlamaShapes.Names.Contains(shape))
+            if (parts is [("fast" or "plain") and var tier, var shape, .. var rest] && ModelShapes.Names.Contains(shape))
             {
                 if (rest is ["chats", .. var options])
                 {
@@ -61,7 +61,7 @@ internal static class TrainBench
         });
 
         private static CommandException Unknown(string text) => new(
-            $"'{text}' is no case. Say fast|plain:{string.Join('|', LlamaShapes.Names)}:BATCH:LENGTH or fast:SHAPE:chats, and behind it maybe :keep, :lean, :offload, :TOKENS, :nf4, :fp8.",
+            $"'{text}' is no case. Say fast|plain:{string.Join('|', ModelShapes.Names)}:BATCH:LENGTH or fast:SHAPE:chats, and behind it maybe :keep, :lean, :offload, :TOKENS, :nf4, :fp8.",
             ExitCode.Usage);
     }
 
@@ -71,14 +71,15 @@ internal static class TrainBench
         var onGpu = device.type is DeviceType.CUDA;
         var before = onGpu ? NvidiaMemory.UsedGib(device.index) : 0;
         var started = Stopwatch.GetTimestamp();
-        using var model = LlamaShapes.Create(@case.Shape, device, onGpu ? ScalarType.BFloat16 : ScalarType.Float32, @case.Quantization);
+        using var model = ModelShapes.Create(@case.Shape, device, onGpu ? ScalarType.BFloat16 : ScalarType.Float32, @case.Quantization);
         using var adapter = new LoraConfig { R = 16, LoraAlpha = 32, TargetModules = ModuleSelector.AllLinear }.CreateAdapter(model);
         adapter.Initialize(0);
         adapter.SetTraining(true);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0.01);
         var (plan, clock) = ("", new Dictionary<string, List<double>>());
         using var step = Step(@case.Tier, @case.Plan, model, adapter, device, message => plan = message);
-        var batches = @case.Chats ? Chats() : [Rows(@case.Batch, @case.Length)];
+        var vocabulary = model.Config.VocabSize;
+        var batches = @case.Chats ? Chats(vocabulary) : [Rows(@case.Batch, @case.Length, vocabulary)];
 
         var (times, tokens, losses, first) = (new List<double>(), new List<int>(), new List<double>(), 0.0);
         for (var i = 0; i < steps; i++)
@@ -161,14 +162,14 @@ internal static class TrainBench
         return new FastLlamaStep(model, adapter, kernels, plan, report);
     }
 
-    private static SftBatch Rows(int count, int length)
+    private static SftBatch Rows(int count, int length, int vocabulary)
     {
         var random = new Random(0);
-        return SftBatch.Of(Enumerable.Range(0, count).Select(_ => Row(random, length)));
+        return SftBatch.Of(Enumerable.Range(0, count).Select(_ => Row(random, length, vocabulary)));
     }
 
     /// <summary>Chats with exponential lengths between 50 and 800 tokens (mean 234), packed into batches of about 16,384.</summary>
-    private static List<SftBatch> Chats()
+    private static List<SftBatch> Chats(int vocabulary)
     {
         var random = new Random(0);
         var (batches, rows, held) = (new List<SftBatch>(), new List<TrainingRow>(), 0);
@@ -181,13 +182,13 @@ internal static class TrainBench
                 (rows, held) = ([], 0);
             }
 
-            rows.Add(Row(random, length));
+            rows.Add(Row(random, length, vocabulary));
             held += length;
         }
 
         return batches;
     }
 
-    public static TrainingRow Row(Random random, int length) =>
-        new([.. Enumerable.Range(0, length).Select(_ => random.Next(LlamaShapes.Vocabulary))], [.. Enumerable.Repeat(true, length)], 1);
+    public static TrainingRow Row(Random random, int length, int vocabulary) =>
+        new([.. Enumerable.Range(0, length).Select(_ => random.Next(vocabulary))], [.. Enumerable.Repeat(true, length)], 1);
 }

@@ -12,11 +12,11 @@ internal static class BenchCommand
     private const string Lesson = """
         Examples:
           peftserver bench train fast:8b:8:2048 fast:8b:8:2048:lean plain:1b:4:2048 --device cuda:0
-          peftserver bench train fast:8b:8:2048:fp8:8192 fast:8b:8:2048:lean:nf4
+          peftserver bench train fast:8b:8:2048:fp8:8192 fast:8b:8:2048:lean:nf4 fast:gemma3-1b:4:2048
           peftserver bench losses FOLDER --steps 200
           peftserver bench kernels
 
-        train: LoRA r=16 on all linear layers of Llama shapes with random weights; a JSON line a case. fast is the hand-written
+        train: LoRA r=16 on all linear layers of published shapes with random weights; a JSON line a case. fast is the hand-written
         step, plain is autograd; fast:8b:chats packs chats of mean length 234. Behind a case: keep or a number of tokens
         (activations kept, so many tokens at a time), lean (computed again), offload (inputs of blocks in host memory), nf4, fp8.
         Without one the plan is chosen by the memory that is free. Memory is what NVML says the GPU holds at the end, less what

@@ -10,16 +10,16 @@ namespace PeftServer.Engine.Kernels;
 internal abstract class BlockKernels
 {
     /// <summary>
-    /// sum = x + delta and normed = sum / rms(sum) · weight: [n, H], normed may be part of wider rows; rstd [n] in float32.
-    /// Where delta is null the sum is x itself and nothing is written to <paramref name="sum"/>.
+    /// sum = x + delta and normed = the norm of the sum: [n, H]; x and normed may be part of wider rows. stats takes what the backward needs
+    /// of each row. Where delta is null the sum is x itself and nothing is written to <paramref name="sum"/>.
     /// </summary>
-    public abstract void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd);
+    public abstract void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats);
 
     /// <summary>
-    /// The gradient of a norm's input plus <paramref name="residual"/> (if any): [n, H]. All but x may be part of wider rows, the residual
-    /// of as wide ones as the result, which may be written over it.
+    /// The gradient of a norm's input plus <paramref name="residual"/> (if any): [n, H]. All may be part of wider rows, the residual of as
+    /// wide ones as the result, which may be written over it or over the gradient.
     /// </summary>
-    public abstract void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX);
+    public abstract void NormBackward(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor? residual, Tensor gradX);
 
     /// <summary>Adds a bias [N] to rows [n, N], which may be part of wider ones.</summary>
     public abstract void AddBias(Tensor rows, Tensor bias);
@@ -27,13 +27,13 @@ internal abstract class BlockKernels
     /// <summary>
     /// Norms each query and key head of rows [q | k | v] in place, with weights [D]; rstd [n, H + G] in float32 takes their factors.
     /// </summary>
-    public abstract void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads);
+    public abstract void HeadNorm(Tensor qkv, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads);
 
     /// <summary>
     /// From the gradients of normed heads to those of the heads <paramref name="qk"/> [n, (H + G)·D] before, in place in rows [q | k | v], which
     /// may be part of wider ones.
     /// </summary>
-    public abstract void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads);
+    public abstract void HeadNormBackward(Tensor dqkv, Tensor qk, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads);
 
     /// <summary>Turns the query and key heads of rows [q | k | v] in place. cos, sin: float32 [n, D/2].</summary>
     public abstract void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads);
@@ -41,20 +41,20 @@ internal abstract class BlockKernels
     /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows [q | k | v], which may be part of wider ones.</summary>
     public abstract void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads);
 
-    /// <summary>hidden = silu(gate) · up for rows [gate | up]: [n, F]; either may be part of wider rows.</summary>
-    public abstract void SwiGlu(Tensor gateUp, Tensor hidden);
+    /// <summary>hidden = a(gate) · up for rows [gate | up]: [n, F]; either may be part of wider rows.</summary>
+    public abstract void Gate(GateForm form, Tensor gateUp, Tensor hidden);
 
     /// <summary>
-    /// Overwrites [gate | up] with their gradients and writes silu(gate) · up to <paramref name="hidden"/> [n, F] on the way; grad and
+    /// Overwrites [gate | up] with their gradients and writes a(gate) · up to <paramref name="hidden"/> [n, F] on the way; grad and
     /// [gate | up] may be part of wider rows.
     /// </summary>
-    public abstract void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden);
+    public abstract void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden);
 
     /// <summary>
     /// Adds −log p of every target to <paramref name="loss"/> and the hits to <paramref name="correct"/> (float32 scalars), and
-    /// overwrites logits [m, V] with scale · their gradient.
+    /// overwrites logits [m, V], which may be part of wider rows, with scale · their gradient.
     /// </summary>
-    public abstract void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale);
+    public abstract void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form);
 
     /// <summary>
     /// Causal attention of packed sequences; q [n, H, D], k and v [n, G, D] may be part of wider rows. With a window a token sees so many
@@ -65,6 +65,18 @@ internal abstract class BlockKernels
     /// <summary>Gradients of q, k and v.</summary>
     public abstract (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
         Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope);
+
+    /// <summary>Overwrites scores [heads, rows, S], part of wider rows, with their softmax over the keys that each row's query sees.</summary>
+    public abstract void CappedSoftmax(Tensor scores, CappedRows rows);
+
+    /// <summary>The same; and overwrites <paramref name="grad"/>, the gradient of that softmax, with the gradient of the scores.</summary>
+    public abstract void CappedSoftmaxBackward(Tensor scores, Tensor grad, CappedRows rows);
+
+    /// <summary>
+    /// Rows x [n, K] of groups that stand one after another, each times its own of the matrices [E, K, N], or [E, N, K] where they are
+    /// <paramref name="turned"/>: [n, N]. ends: int32 [E], where the rows of each group end.
+    /// </summary>
+    public abstract Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends);
 
     /// <summary>Decodes a matrix [N, K] into <paramref name="target"/>, which may be part of wider rows.</summary>
     public abstract void Nf4Decode(Nf4Matrix matrix, Tensor target);
@@ -88,8 +100,32 @@ internal abstract class BlockKernels
     public abstract ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks);
 }
 
-/// <summary>How heads lie in rows [q | k | v].</summary>
-internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, int HeadDim)
+/// <summary>The gate of a feed-forward part, a(x) = x · s(x).</summary>
+internal enum GateForm
+{
+    /// <summary>s is the sigmoid: Llama.</summary>
+    Silu,
+
+    /// <summary>s(x) = ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's approximation: Gemma.</summary>
+    Gelu,
+}
+
+/// <summary>What is done to scores before the softmax: factor · s, and of that c · tanh(that / c) where there is a cap c.</summary>
+internal readonly record struct ScoreForm(double Factor, double? Cap)
+{
+    public static ScoreForm Plain => new(1, null);
+}
+
+/// <summary>
+/// Rows of attention's scores: row i of a head is that of query First + i mod Queries, counted from the first of the keys. It sees keys up
+/// to itself, the last Window of them where there is one.
+/// </summary>
+internal readonly record struct CappedRows(int Queries, int First, int? Window, double Scale, double Cap);
+
+/// <summary>
+/// How heads lie in rows [q | k | v]; <paramref name="SideBySide"/>: the dimensions that turn together are neighbours, else half a head apart.
+/// </summary>
+internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, int HeadDim, bool SideBySide = false)
 {
     public int QueryWidth => QueryHeads * HeadDim;
 
@@ -98,8 +134,8 @@ internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, in
     public int Width => QueryWidth + (2 * KeyValueWidth);
 }
 
-/// <summary>Factor of the scores, and how many tokens back a token sees, itself included (null: all).</summary>
-internal readonly record struct AttentionScope(double Scale, int? Window = null)
+/// <summary>Factor of the scores, how many tokens back a token sees, itself included (null: all), and the soft cap of the scores (null: none).</summary>
+internal readonly record struct AttentionScope(double Scale, int? Window = null, double? SoftCap = null)
 {
     /// <summary>Without a window that no sequence is longer than.</summary>
     public AttentionScope For(PackedBorders borders) => Window >= borders.Longest ? this with { Window = null } : this;

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
 
@@ -13,18 +14,24 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
     private readonly TensorBlockKernels _plain = new();
     private readonly ParallelOptions _threads = new() { MaxDegreeOfParallelism = get_num_threads() };
 
-    public override void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd)
+    public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
     {
+        if (norm.Form is NormForm.Layer or NormForm.None)
+        {
+            _plain.AddNorm(x, delta, norm, sum, normed, stats);
+            return;
+        }
+
         var input = At(x);
         var added = At(delta);
-        var w = At(weight);
+        var w = At(norm.Factor);
         var total = At(sum);
         var output = At(normed);
-        var scales = At(rstd);
-        var (width, ld) = ((int)x.size(1), (int)normed.stride(0));
+        var scales = At(stats);
+        var (width, inputLd, ld, eps) = ((int)x.size(1), x.stride(0), normed.stride(0), (float)norm.Eps);
         EachRow(x.size(0), row =>
         {
-            var a = input + (row * width);
+            var a = input + (row * inputLd);
             var y = output + (row * ld);
             if (added != null)
             {
@@ -32,7 +39,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
                 a = total + (row * width);
             }
 
-            var scale = 1 / MathF.Sqrt((Dot(a, a, width) / width) + (float)eps);
+            var scale = 1 / MathF.Sqrt((Dot(a, a, width) / width) + eps);
             scales[row] = scale;
             var factor = new Vector<float>(scale);
             for (var i = 0; i < width; i += Vector<float>.Count)
@@ -42,19 +49,25 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         });
     }
 
-    public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
+    public override void NormBackward(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor? residual, Tensor gradX)
     {
+        if (norm.Form is NormForm.Layer or NormForm.None)
+        {
+            _plain.NormBackward(grad, x, norm, stats, residual, gradX);
+            return;
+        }
+
         var g = At(grad);
         var input = At(x);
-        var w = At(weight);
-        var scales = At(rstd);
+        var w = At(norm.Factor);
+        var scales = At(stats);
         var rest = At(residual);
         var output = At(gradX);
-        var (width, ld, outLd) = ((int)x.size(1), grad.stride(0), gradX.stride(0));
+        var (width, ld, inputLd, outLd) = ((int)x.size(1), grad.stride(0), x.stride(0), gradX.stride(0));
         EachRow(x.size(0), row =>
         {
             var d = g + (row * ld);
-            var a = input + (row * width);
+            var a = input + (row * inputLd);
             var y = output + (row * outLd);
             var dot = Vector<float>.Zero;
             for (var i = 0; i < width; i += Vector<float>.Count)
@@ -74,14 +87,19 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
     public override void AddBias(Tensor rows, Tensor bias) => _plain.AddBias(rows, bias);
 
-    public override void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads) =>
-        _plain.HeadNorm(qkv, queryWeight, keyWeight, eps, rstd, heads);
+    public override void HeadNorm(Tensor qkv, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads) => _plain.HeadNorm(qkv, query, key, rstd, heads);
 
-    public override void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads) =>
-        _plain.HeadNormBackward(dqkv, qk, queryWeight, keyWeight, rstd, heads);
+    public override void HeadNormBackward(Tensor dqkv, Tensor qk, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads) =>
+        _plain.HeadNormBackward(dqkv, qk, query, key, rstd, heads);
 
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
+        if (heads.SideBySide)
+        {
+            _plain.Rope(qkv, cos, sin, heads);
+            return;
+        }
+
         var rows = At(qkv);
         var c = At(cos);
         var s = At(sin);
@@ -98,6 +116,12 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
+        if (heads.SideBySide)
+        {
+            _plain.RopeBackward(dq, dk, dv, cos, sin, dqkv, heads);
+            return;
+        }
+
         using var scope = NewDisposeScope();
         var (qs, ks, vs) = (dq.contiguous(), dk.contiguous(), dv.contiguous());
         var q = At(qs);
@@ -124,7 +148,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         });
     }
 
-    public override void SwiGlu(Tensor gateUp, Tensor hidden)
+    public override void Gate(GateForm form, Tensor gateUp, Tensor hidden)
     {
         var input = At(gateUp);
         var output = At(hidden);
@@ -137,12 +161,12 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
                 var gate = Vector.Load(g + i);
-                Vector.Store(gate / (Vector<float>.One + Exp(-gate)) * Vector.Load(u + i), y + i);
+                Vector.Store(gate * Opening(form, gate).Value * Vector.Load(u + i), y + i);
             }
         });
     }
 
-    public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
+    public override void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var gradient = At(grad);
         var inout = At(gateUp);
@@ -157,20 +181,43 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
                 var (gate, up, down) = (Vector.Load(g + i), Vector.Load(u + i), Vector.Load(d + i));
-                var s = Vector<float>.One / (Vector<float>.One + Exp(-gate));
+                var (s, slope) = Opening(form, gate);
                 Vector.Store(gate * s * up, y + i);
                 Vector.Store(down * gate * s, u + i);
-                Vector.Store(down * up * s * (Vector<float>.One + (gate * (Vector<float>.One - s))), g + i);
+                Vector.Store(down * up * s * (Vector<float>.One + (slope * (Vector<float>.One - s))), g + i);
             }
         });
     }
 
-    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale) =>
-        _plain.CrossEntropy(logits, targets, loss, correct, scale);
+    /// <summary>s(x) of a gate x · s(x), the sigmoid of something, and x times the derivative of that.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static (Vector<float> Value, Vector<float> Slope) Opening(GateForm form, Vector<float> x)
+    {
+        var (inner, slope) = (x, x);
+        if (form is GateForm.Gelu)
+        {
+            var (linear, cubic) = (new Vector<float>(1.5957691216f), new Vector<float>(0.0713548163f) * x * x);
+            (inner, slope) = (x * (linear + cubic), x * (linear + cubic + cubic + cubic));
+        }
+
+        return (Vector<float>.One / (Vector<float>.One + Exp(-inner)), slope);
+    }
+
+    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form) =>
+        _plain.CrossEntropy(logits, targets, loss, correct, scale, form);
+
+    public override void CappedSoftmax(Tensor scores, CappedRows rows) => _plain.CappedSoftmax(scores, rows);
+
+    public override void CappedSoftmaxBackward(Tensor scores, Tensor grad, CappedRows rows) => _plain.CappedSoftmaxBackward(scores, grad, rows);
 
     /// <summary>libtorch's flash attention for CPUs, a sequence at a time; it wants as many key heads as query heads.</summary>
     public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope)
     {
+        if (scope.SoftCap is not null)
+        {
+            return CappedAttention.Forward(this, q, k, v, borders, scope);
+        }
+
         if (scope.For(borders).Window is not null)
         {
             return _plain.Attention(q, k, v, borders, scope);
@@ -193,6 +240,11 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
     public override (Tensor Dq, Tensor Dk, Tensor Dv) AttentionBackward(
         Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope)
     {
+        if (scope.SoftCap is not null)
+        {
+            return CappedAttention.Backward(this, grad, q, k, v, borders, scope);
+        }
+
         if (scope.For(borders).Window is not null)
         {
             return _plain.AttentionBackward(grad, q, k, v, state, borders, scope);
@@ -214,6 +266,8 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
         return (dq.MoveToOuterDisposeScope(), dk.MoveToOuterDisposeScope(), dv.MoveToOuterDisposeScope());
     }
+
+    public override Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends) => _plain.GroupedProduct(x, matrices, turned, ends);
 
     public override void Nf4Decode(Nf4Matrix matrix, Tensor target) => _plain.Nf4Decode(matrix, target);
 

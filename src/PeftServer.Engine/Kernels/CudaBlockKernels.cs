@@ -9,7 +9,8 @@ namespace PeftServer.Engine.Kernels;
 /// <summary>The kernels of <c>Kernels/Cuda</c>, for bfloat16 on one GPU, compiled when this is made.</summary>
 internal sealed unsafe class CudaBlockKernels : BlockKernels
 {
-    private static readonly string[] Sources = ["common.cuh", "rms_norm.cu", "rope.cu", "swiglu.cu", "cross_entropy.cu", "lora_pack.cu", "nf4.cu", "fp8.cu", "head_norm.cu"];
+    private static readonly string[] Sources =
+        ["common.cuh", "norm.cu", "rope.cu", "gated.cu", "cross_entropy.cu", "capped_softmax.cu", "lora_pack.cu", "nf4.cu", "fp8.cu", "head_norm.cu"];
 
     private readonly int _device;
     private readonly Dictionary<string, nint> _functions = [];
@@ -25,7 +26,11 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     /// <summary>Widest rows that <see cref="QuantizeRows"/> takes.</summary>
     public const int MaxQuantized = 32_768;
 
+    /// <summary>Highest soft cap of attention's scores: their exponentials are added without a maximum taken off.</summary>
+    public const int MaxSoftCap = 80;
+
     private const int Fp8Threads = 1024;
+    private const int CappedThreads = 128;
 
     public CudaBlockKernels(int device)
     {
@@ -34,18 +39,18 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
     }
 
-    public override void AddRmsNorm(Tensor x, Tensor? delta, Tensor weight, double eps, Tensor? sum, Tensor normed, Tensor rstd)
+    public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
     {
-        var (a, b, c, d, e, f) = (At(x), At(delta), At(weight), At(sum), At(normed), At(rstd));
-        var (n8, ld8, little) = ((int)x.size(1) / 8, (int)normed.stride(0) / 8, (float)eps);
-        Launch("add_rms_norm", ((int)x.size(0), 1), Threads((n8 + NormChunks - 1) / NormChunks), &a, &b, &c, &d, &e, &f, &n8, &ld8, &little);
+        var (a, b, c, d, e, f, g) = (At(x), At(delta), At(norm.Weight), At(norm.Bias), At(sum), At(normed), At(stats));
+        var (n8, xLd8, ld8, little) = ((int)x.size(1) / 8, (int)x.stride(0) / 8, (int)normed.stride(0) / 8, (float)norm.Eps);
+        Launch($"add_{Name(norm.Form)}", ((int)x.size(0), 1), Threads((n8 + NormChunks - 1) / NormChunks), &a, &b, &c, &d, &e, &f, &g, &n8, &xLd8, &ld8, &little);
     }
 
-    public override void RmsNormBackward(Tensor grad, Tensor x, Tensor weight, Tensor rstd, Tensor? residual, Tensor gradX)
+    public override void NormBackward(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor? residual, Tensor gradX)
     {
-        var (a, b, c, d, e, f) = (At(grad), At(x), At(weight), At(rstd), At(residual), At(gradX));
-        var (n8, ld8, outLd8) = ((int)x.size(1) / 8, (int)grad.stride(0) / 8, (int)gradX.stride(0) / 8);
-        Launch("rms_norm_backward", ((int)x.size(0), 1), Threads((n8 + BackwardChunks - 1) / BackwardChunks), &a, &b, &c, &d, &e, &f, &n8, &ld8, &outLd8);
+        var (a, b, c, d, e, f) = (At(grad), At(x), At(norm.Weight), At(stats), At(residual), At(gradX));
+        var (n8, ld8, xLd8, outLd8) = ((int)x.size(1) / 8, (int)grad.stride(0) / 8, (int)x.stride(0) / 8, (int)gradX.stride(0) / 8);
+        Launch($"{Name(norm.Form)}_backward", ((int)x.size(0), 1), Threads((n8 + BackwardChunks - 1) / BackwardChunks), &a, &b, &c, &d, &e, &f, &n8, &ld8, &xLd8, &outLd8);
     }
 
     public override void AddBias(Tensor rows, Tensor bias)
@@ -55,59 +60,64 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Launch("add_bias", ((int)rows.size(0), (n8 + 255) / 256), 256, &a, &b, &n8, &ld8);
     }
 
-    public override void HeadNorm(Tensor qkv, Tensor queryWeight, Tensor keyWeight, double eps, Tensor rstd, HeadLayout heads)
+    public override void HeadNorm(Tensor qkv, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads)
     {
-        var (a, b, c, d) = (At(qkv), At(queryWeight), At(keyWeight), At(rstd));
-        var (counts, d8, ld8, little) = (Counts(heads), heads.HeadDim / 8, (int)qkv.stride(0) / 8, (float)eps);
-        Launch("head_norm", ((int)qkv.size(0), 1), 256, &a, &b, &c, &d, &counts, &d8, &ld8, &little);
+        var (a, b, c, d) = (At(qkv), At(query.Weight), At(key.Weight), At(rstd));
+        var (counts, d8, ld8, little) = (Counts(heads), heads.HeadDim / 8, (int)qkv.stride(0) / 8, (float)query.Eps);
+        Launch(HeadNormName(query), ((int)qkv.size(0), 1), 256, &a, &b, &c, &d, &counts, &d8, &ld8, &little);
     }
 
-    public override void HeadNormBackward(Tensor dqkv, Tensor qk, Tensor queryWeight, Tensor keyWeight, Tensor rstd, HeadLayout heads)
+    public override void HeadNormBackward(Tensor dqkv, Tensor qk, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads)
     {
-        var (a, b, c, d, e) = (At(dqkv), At(qk), At(queryWeight), At(keyWeight), At(rstd));
+        var (a, b, c, d, e) = (At(dqkv), At(qk), At(query.Weight), At(key.Weight), At(rstd));
         var (counts, d8, ld8) = (Counts(heads), heads.HeadDim / 8, (int)dqkv.stride(0) / 8);
-        Launch("head_norm_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &counts, &d8, &ld8);
+        Launch($"{HeadNormName(query)}_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &counts, &d8, &ld8);
     }
 
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         var (a, b, c) = (At(qkv), At(cos), At(sin));
-        var (count, half8, ld8, sign) = (heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim / 16, (int)qkv.stride(0) / 8, 1f);
-        Launch("rope", ((int)qkv.size(0), 1), 256, &a, &b, &c, &count, &half8, &ld8, &sign);
+        var (count, half8, ld8) = (heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim / 16, (int)qkv.stride(0) / 8);
+        Launch(heads.SideBySide ? "rope_side_by_side" : "rope", ((int)qkv.size(0), 1), 256, &a, &b, &c, &count, &half8, &ld8);
     }
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
         var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
         var (counts, half8, ld8) = (Counts(heads), heads.HeadDim / 16, (int)dqkv.stride(0) / 8);
-        Launch("rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half8, &ld8);
+        Launch(heads.SideBySide ? "rope_side_by_side_backward" : "rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half8, &ld8);
     }
 
-    public override void SwiGlu(Tensor gateUp, Tensor hidden)
+    public override void Gate(GateForm form, Tensor gateUp, Tensor hidden)
     {
         var (a, b) = (At(gateUp), At(hidden));
         var (f8, inLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)hidden.stride(0) / 8);
-        Launch("swiglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &inLd8, &ld8);
+        Launch(form is GateForm.Silu ? "swiglu" : "geglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &inLd8, &ld8);
     }
 
-    public override void SwiGluBackward(Tensor grad, Tensor gateUp, Tensor hidden)
+    public override void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var (a, b, c) = (At(grad), At(gateUp), At(hidden));
         var (f8, ioLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)grad.stride(0) / 8);
-        Launch("swiglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
+        Launch(form is GateForm.Silu ? "swiglu_backward" : "geglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
     }
 
-    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale)
+    public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form)
     {
         var (a, b, c, d) = (At(logits), At(targets), At(loss), At(correct));
-        var (n8, factor) = ((int)logits.size(1) / 8, (float)scale);
-        Launch("cross_entropy", ((int)logits.size(0), 1), 1024, &a, &b, &c, &d, &n8, &factor);
+        var (vocabulary, ld8, share, factor, cap) = ((int)logits.size(1), (int)logits.stride(0) / 8, (float)scale, (float)form.Factor, (float)(form.Cap ?? 0));
+        Launch(form.Cap is null ? "cross_entropy" : "capped_cross_entropy", ((int)logits.size(0), 1), 1024, &a, &b, &c, &d, &vocabulary, &ld8, &share, &factor, &cap);
     }
 
     public override AttentionState Attention(Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope)
     {
         scope = scope.For(borders);
-        if (scope.Window is null && borders.CommonLength is { } length && _cudnn.IsUsable
+        if (scope.SoftCap is not null)
+        {
+            return CappedAttention.Forward(this, q, k, v, borders, scope);
+        }
+
+        if (scope.Window is null && borders.CommonLength is { } length && q.size(2) <= CudnnAttention.MaxWidth && _cudnn.IsUsable
             && _cudnn.TryForward(Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), scope.Scale) is { } state)
         {
             return state with { Output = Rows(state.Output) };
@@ -120,6 +130,11 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         Tensor grad, Tensor q, Tensor k, Tensor v, AttentionState state, PackedBorders borders, AttentionScope scope)
     {
         scope = scope.For(borders);
+        if (scope.SoftCap is not null)
+        {
+            return CappedAttention.Backward(this, grad, q, k, v, borders, scope);
+        }
+
         if (!state.IsRectangle)
         {
             return Aten.FlashAttentionBackward(grad, q, k, v, state, borders.OnDevice, borders.Longest, scope);
@@ -130,6 +145,29 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         var (dq, dk, dv) = CudnnAttention.Backward(
             Rectangle(grad, length), Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), dense, scope.Scale);
         return (Rows(dq), Rows(dk), Rows(dv));
+    }
+
+    public override void CappedSoftmax(Tensor scores, CappedRows rows)
+    {
+        var a = At(scores);
+        var (keys, ld8, queries, first, window, scale, cap) = Arguments(scores, rows);
+        Launch("capped_softmax", ((int)scores.size(1), (int)scores.size(0)), CappedThreads, &a, &keys, &ld8, &queries, &first, &window, &scale, &cap);
+    }
+
+    public override void CappedSoftmaxBackward(Tensor scores, Tensor grad, CappedRows rows)
+    {
+        var (a, b) = (At(scores), At(grad));
+        var (keys, ld8, queries, first, window, scale, cap) = Arguments(scores, rows);
+        Launch("capped_softmax_backward", ((int)scores.size(1), (int)scores.size(0)), CappedThreads, &a, &b, &keys, &ld8, &queries, &first, &window, &scale, &cap);
+    }
+
+    private static (int Keys, int Ld8, int Queries, int First, int Window, float Scale, float Cap) Arguments(Tensor scores, CappedRows rows) => (
+        (int)scores.size(2), (int)scores.stride(1) / 8, rows.Queries, rows.First, rows.Window ?? 0, (float)rows.Scale, (float)rows.Cap);
+
+    public override Tensor GroupedProduct(Tensor x, Tensor matrices, bool turned, Tensor ends)
+    {
+        using var scope = NewDisposeScope();
+        return Aten.GroupedProduct(x, turned ? matrices.transpose(1, 2) : matrices, ends).MoveToOuterDisposeScope();
     }
 
     public override void Nf4Decode(Nf4Matrix matrix, Tensor target)
@@ -176,6 +214,16 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         return reader.ReadToEnd() + "\n";
     }
 
+    private static string Name(NormForm form) => form switch
+    {
+        NormForm.Rms => "rms_norm",
+        NormForm.OffsetRms => "offset_rms_norm",
+        NormForm.Layer => "layer_norm",
+        _ => "no_norm",
+    };
+
+    private static string HeadNormName(NormWeights norm) => norm.Form is NormForm.Rms ? "rms_head_norm" : "offset_rms_head_norm";
+
     /// <summary>Heads of queries in the lower half of a number, of keys in the upper.</summary>
     private static int Counts(HeadLayout heads) => heads.QueryHeads | (heads.KeyValueHeads << 16);
 
@@ -197,8 +245,10 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         }
     }
 
-    private void Launch(string name, (int X, int Y) grid, int threads, void* a, void* b, void* c = null, void* d = null, void* e = null, void* f = null, void* g = null, void* h = null, void* i = null) =>
-        Launch(name, grid, threads, (nint)a, (nint)b, (nint)c, (nint)d, (nint)e, (nint)f, (nint)g, (nint)h, (nint)i);
+    private void Launch(
+        string name, (int X, int Y) grid, int threads, void* a, void* b, void* c = null, void* d = null, void* e = null, void* f = null, void* g = null, void* h = null,
+        void* i = null, void* j = null, void* k = null) =>
+        Launch(name, grid, threads, (nint)a, (nint)b, (nint)c, (nint)d, (nint)e, (nint)f, (nint)g, (nint)h, (nint)i, (nint)j, (nint)k);
 
     /// <summary>The same layout as PackJob in lora_pack.cu.</summary>
     [StructLayout(LayoutKind.Sequential)]

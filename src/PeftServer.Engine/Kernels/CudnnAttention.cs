@@ -17,6 +17,9 @@ internal sealed class CudnnAttention
             return [out, lse, seed, offset]
         """;
 
+    /// <summary>Widest heads that its backward takes on every GPU that has it.</summary>
+    public const int MaxWidth = 128;
+
     private static readonly Lazy<jit.CompilationUnit> Compiled = new(() => jit.compile(Script + "\n"));
     private readonly Dictionary<double, Scalar> _scales = [];
 

@@ -16,7 +16,7 @@ internal static class Activation
 
     public static Func<Tensor, Tensor>? Find(string name) => name switch
     {
-        "silu" or "swish" => x => F.silu(x),
+        "silu" or "swish" => Silu,
         "gelu" or "gelu_python" => x => F.gelu(x),
         "gelu_new" or "gelu_pytorch_tanh" or "gelu_fast" or "gelu_python_tanh" or "gelu_accurate" => TanhGelu,
         "quick_gelu" => QuickGelu,
@@ -32,6 +32,8 @@ internal static class Activation
         "linear" => x => x.alias(),
         _ => null,
     };
+
+    public static Tensor Silu(Tensor x) => F.silu(x);
 
     public static Tensor TanhGelu(Tensor x)
     {

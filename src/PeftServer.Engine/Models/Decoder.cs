@@ -57,6 +57,7 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
         _headName = head.Body == nameof(gpt_neox) ? nameof(embed_out) : nameof(lm_head);
         (lm_head, embed_out) = head.Body == nameof(gpt_neox) ? (null, _head) : (_head, (Linear?)null);
         _lengthField = head.LengthField;
+        ScoreScale = head.Scale;
         _scale = head.Scale == 1 ? null : new KeptScalar(head.Scale);
         _softCap = config.Has("final_logit_softcapping") ? config.Number("final_logit_softcapping", 0) : null;
     }
@@ -65,8 +66,11 @@ internal sealed class DecoderForCausalLM : CausalLanguageModel
 
     internal Linear Head => _head;
 
-    /// <summary>Whether the scores are what the head gives and nothing is done to them.</summary>
-    internal bool HasPlainHead => _scale is null && _softCap is null && _head.bias is null;
+    /// <summary>What the scores are multiplied by.</summary>
+    internal double ScoreScale { get; }
+
+    /// <summary>Scores s become c·tanh(s/c); null: they stay.</summary>
+    internal double? ScoreCap => _softCap;
 
     public override int HiddenSize => _decoder.Width;
 

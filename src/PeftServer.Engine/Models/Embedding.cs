@@ -64,9 +64,11 @@ public sealed class LayerNorm(int width, double eps, bool hasBias = true) : Site
     public readonly Weight weight = new(width);
     public readonly Weight? bias = hasBias ? new(width) : null;
 
+    public double Eps { get; } = eps;
+
     public override Weight Weight => weight;
 
     public override Weight? Bias => bias;
 
-    public override Tensor Compute(Tensor x, Tensor weight, Tensor? bias) => F.layer_norm(x, _shape, weight, bias, eps); // [n, width]
+    public override Tensor Compute(Tensor x, Tensor weight, Tensor? bias) => F.layer_norm(x, _shape, weight, bias, Eps); // [n, width]
 }

@@ -98,7 +98,6 @@ internal sealed class LlamaVariantModel : Decoder
     public readonly Site? norm;
     public readonly Site? final_layernorm;
     public readonly HiddenSite invertible_adapters;
-    private readonly RotaryEmbedding? _localRotary;
     private readonly KeptScalar? _embeddingScale;
 
     public LlamaVariantModel(PretrainedConfig config, LlamaVariant variant)
@@ -111,11 +110,14 @@ internal sealed class LlamaVariantModel : Decoder
         Rotary = variant.LocalRotary
             ? new RotaryEmbedding(config, variant.RotaryDim, "full_attention", theta: 1_000_000)
             : new RotaryEmbedding(config, variant.RotaryDim);
-        _localRotary = variant.LocalRotary ? new RotaryEmbedding(config, variant.RotaryDim, "sliding_attention", "rope_local_base_freq") : null;
+        LocalRotary = variant.LocalRotary ? new RotaryEmbedding(config, variant.RotaryDim, "sliding_attention", "rope_local_base_freq") : null;
         _embeddingScale = variant.EmbeddingScale == 1 ? null : new KeptScalar(variant.EmbeddingScale);
     }
 
     public RotaryEmbedding Rotary { get; }
+
+    /// <summary>The angles of layers with a window, where they have their own.</summary>
+    public RotaryEmbedding? LocalRotary { get; }
 
     public LlamaVariant Variant { get; }
 
@@ -129,7 +131,7 @@ internal sealed class LlamaVariantModel : Decoder
         var x = embed_tokens.Forward(batch.Ids, batch); // [n, hidden]
         x = invertible_adapters.Forward(_embeddingScale is null ? x : x.mul(_embeddingScale), batch);
         var angle = Rotary.At(batch, x.dtype);
-        var local = _localRotary?.At(batch, x.dtype);
+        var local = LocalRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
         {
             x = layers[i].Forward(x, Variant.Window(i) is null ? angle : local ?? angle, batch);

@@ -23,6 +23,8 @@ internal sealed class SparseMoe(ExpertShape shape, Func<Tensor, Tensor> act) : F
     public readonly ExpertRouter gate = new(shape);
     public readonly Experts experts = new(shape, act);
 
+    public ExpertShape Shape => shape;
+
     public override Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();

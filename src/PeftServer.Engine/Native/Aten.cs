@@ -90,6 +90,22 @@ internal static unsafe partial class Aten
         Result(stack[0]).Dispose();
     }
 
+    /// <summary>target = a · b for each of a batch, written where target is; its rows may be part of wider ones.</summary>
+    public static void BatchProduct(Tensor a, Tensor b, Tensor target)
+    {
+        Span<ulong> stack = [Handle(a), Handle(b), Handle(target)];
+        Call("aten::bmm\0"u8, "out\0"u8, stack);
+        Result(stack[0]).Dispose();
+    }
+
+    /// <summary>Groups of rows of a [n, K], each times its matrix of b [E, K, N]; ends: int32 [E]. For bfloat16 on CUDA.</summary>
+    public static Tensor GroupedProduct(Tensor a, Tensor b, Tensor ends)
+    {
+        Span<ulong> stack = [Handle(a), Handle(b), Optional(Handle(ends)), 0, 0];
+        Call("aten::_grouped_mm\0"u8, "\0"u8, stack);
+        return Result(stack[0]);
+    }
+
     /// <summary>
     /// target = (a · scaleA) (b · scaleB) for e4m3 codes: a [n, K] row by row, b [K, N] column by column, scaleA [n, 1] and
     /// scaleB [1, N] in float32, target bfloat16. CUDA from compute capability 8.9.

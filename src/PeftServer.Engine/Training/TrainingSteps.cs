@@ -41,12 +41,13 @@ internal static class TrainingSteps
         arguments.Deterministic ? "training.deterministic is true"
         : model.Model.Dtype is not ScalarType.BFloat16 ? "the base is not in bfloat16"
         : !Nvrtc.IsAvailable ? "NVRTC was not found beside libtorch"
-        : model.Hidden % 8 != 0 || model.Intermediate % 8 != 0 || model.Hidden > CudaBlockKernels.MaxHidden || model.Head.OutFeatures % 8 != 0 ? "the model's widths do not suit the kernels"
+        : model.Hidden % 8 != 0 || model.Blocks.Any(block => block.FeedForwardWidth % 8 != 0) || model.Hidden > CudaBlockKernels.MaxHidden ? "the model's widths do not suit the kernels"
         : arguments.Quantization is BaseQuantization.Nf4 && !Suits(model, arguments.Quantization, Nf4Matrix.DefaultBlockSize) ? "the model's widths do not suit 4-bit blocks"
         : arguments.Quantization is BaseQuantization.Fp8 && CudaDriver.ComputeCapability(model.Model.Device.index) is not ( > 8, _) and not (8, >= 9) ? "the GPU has no 8-bit floats"
         : arguments.Quantization is BaseQuantization.Fp8 && !Suits(model, arguments.Quantization, 64) ? "the model's widths do not suit 8-bit products"
         : model.Heads.HeadDim is var width && (width % 16 != 0 || width > 256) ? $"its heads are {width} wide"
-        : model.Blocks[0].QueryNorm is not null && !System.Numerics.BitOperations.IsPow2(model.Heads.HeadDim) ? $"its heads, which are normed, are {model.Heads.HeadDim} wide"
+        : model.Blocks.FirstOrDefault(block => block.Scope.SoftCap > CudaBlockKernels.MaxSoftCap) is { } block ? $"attention's soft cap is {block.Scope.SoftCap}"
+        : model.Blocks[0].QueryNorm is not null && !model.Blocks[0].NormsWholeRows && !System.Numerics.BitOperations.IsPow2(model.Heads.HeadDim) ? $"its heads, which are normed, are {model.Heads.HeadDim} wide"
         : null;
 
     /// <summary>Whether all widths of the blocks' matrices are whole multiples.</summary>
@@ -56,7 +57,7 @@ internal static class TrainingSteps
     private static string? CpuObstacle(FastDecoder model, TrainingArguments arguments) =>
         model.Model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
         : arguments.Quantization is not BaseQuantization.None ? "the base is packed"
-        : !CpuBlockKernels.Suits(model.Hidden) || !CpuBlockKernels.Suits(model.Intermediate)
+        : !CpuBlockKernels.Suits(model.Hidden) || !model.Blocks.All(block => CpuBlockKernels.Suits(block.FeedForwardWidth))
             || !CpuBlockKernels.Suits(model.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
         : null;
 }

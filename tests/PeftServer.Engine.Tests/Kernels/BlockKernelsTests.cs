@@ -1,4 +1,5 @@
 using PeftServer.Engine.Kernels;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
 
@@ -13,22 +14,35 @@ public sealed class BlockKernelsTests
 
     public static TheoryData<string> Targets => ["cpu", "cuda:0"];
 
+    /// <summary>Every form of norm, a bias behind one of them.</summary>
+    public static TheoryData<string, string> Norms =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from norm in new[] { "rms", "offset", "layer", "layer with bias", "none" }
+           select new TheoryDataRow<string, string>(target, norm),
+    ];
+
     [Theory]
-    [MemberData(nameof(Targets))]
-    public void AddRmsNorm_WithAndWithoutDelta_EqualsTheTwin(string target)
+    [MemberData(nameof(Norms))]
+    public void AddNorm_WithAndWithoutDelta_EqualsTheTwin(string target, string form)
     {
         using var world = World.On(target);
+        using var norm = world.Norm(form, Hidden);
         foreach (var delta in new[] { world.Random(Tokens, Hidden), null })
         {
-            var (x, weight) = (world.Random(Tokens, Hidden), world.Random(Hidden));
-            var (sum, normed, rstd) = (world.Empty(Tokens, Hidden), world.Empty(Tokens, Hidden + 64), world.Scales(Tokens));
-            var (sum2, normed2, rstd2) = (world.Empty(Tokens, Hidden), world.Empty(Tokens, Hidden + 64), world.Scales(Tokens));
+            var x = world.Random(Tokens, Hidden + 32).Plus(0.5).narrow(1, 16, Hidden);
+            var (sum, normed, stats) = (world.Empty(Tokens, Hidden), world.Empty(Tokens, Hidden + 64), norm.NewStats(Tokens, world.Device));
+            var (sum2, normed2, stats2) = (world.Empty(Tokens, Hidden), world.Empty(Tokens, Hidden + 64), norm.NewStats(Tokens, world.Device));
 
-            world.Kernels.AddRmsNorm(x, delta, weight, 1e-5, delta is null ? null : sum, normed.narrow(1, 0, Hidden), rstd);
-            world.Twin.AddRmsNorm(x, delta, weight, 1e-5, delta is null ? null : sum2, normed2.narrow(1, 0, Hidden), rstd2);
+            world.Kernels.AddNorm(x, delta, norm, delta is null ? null : sum, normed.narrow(1, 0, Hidden), stats);
+            world.Twin.AddNorm(x, delta, norm, delta is null ? null : sum2, normed2.narrow(1, 0, Hidden), stats2);
 
             world.ShouldAgree(normed.narrow(1, 0, Hidden), normed2.narrow(1, 0, Hidden));
-            world.ShouldAgree(rstd, rstd2);
+            if (norm.Form is not NormForm.None)
+            {
+                world.ShouldAgree(stats, stats2);
+            }
+
             if (delta is not null)
             {
                 world.ShouldAgree(sum, sum2);
@@ -37,56 +51,69 @@ public sealed class BlockKernelsTests
     }
 
     [Theory]
-    [MemberData(nameof(Targets))]
-    public void RmsNormBackward_OverTheResidual_EqualsTheTwin(string target)
+    [MemberData(nameof(Norms))]
+    public void NormBackward_OverTheResidual_EqualsTheTwinAndAutograd(string target, string form)
     {
         using var world = World.On(target);
-        var (grad, x, weight) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Random(Tokens, Hidden), world.Random(Hidden));
-        var rstd = world.Scales(Tokens);
-        world.Twin.AddRmsNorm(x, null, weight, 1e-5, null, world.Empty(Tokens, Hidden), rstd);
+        using var norm = world.Norm(form, Hidden);
+        var (grad, x) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Random(Tokens, Hidden + 32).narrow(1, 16, Hidden));
+        var stats = norm.NewStats(Tokens, world.Device);
+        world.Twin.AddNorm(x, null, norm, null, world.Empty(Tokens, Hidden), stats);
         var (residual, expected) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
-        world.Twin.RmsNormBackward(grad, x, weight, rstd, residual, expected);
+        world.Twin.NormBackward(grad, x, norm, stats, residual, expected);
+        var recorded = x.detach().to(ScalarType.Float32).requires_grad_(true);
+        world.Apply(norm, recorded).backward([grad.to(ScalarType.Float32)]);
+        world.ShouldAgree(expected, recorded.grad!.Plus(residual.to(ScalarType.Float32)));
 
-        world.Kernels.RmsNormBackward(grad, x, weight, rstd, residual, residual);
+        world.Kernels.NormBackward(grad, x, norm, stats, residual, residual);
 
         world.ShouldAgree(residual, expected);
     }
 
     [Theory]
-    [MemberData(nameof(Targets))]
-    public void Rope_AndBack_EqualsTheTwin(string target)
+    [InlineData("cpu", false)]
+    [InlineData("cpu", true)]
+    [InlineData("cuda:0", false)]
+    [InlineData("cuda:0", true)]
+    public void Rope_AndBack_EqualsTheTwin(string target, bool sideBySide)
     {
         using var world = World.On(target);
+        var heads = Heads with { SideBySide = sideBySide };
         var qkv = world.Random(Tokens, Heads.Width);
         var (expected, angles) = (qkv.clone(), world.Angles(Tokens, Heads.HeadDim / 2));
-        world.Kernels.Rope(qkv, angles.cos(), angles.sin(), Heads);
-        world.Twin.Rope(expected, angles.cos(), angles.sin(), Heads);
+        world.Kernels.Rope(qkv, angles.cos(), angles.sin(), heads);
+        world.Twin.Rope(expected, angles.cos(), angles.sin(), heads);
         world.ShouldAgree(qkv, expected);
 
         var (dq, dk, dv) = (world.Random(Tokens, 4, 64), world.Random(Tokens, 2, 64), world.Random(Tokens, 2, 64));
         var (back, expectedBack) = (world.Empty(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width), world.Empty(Tokens, Heads.Width));
-        world.Kernels.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), back, Heads);
-        world.Twin.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), expectedBack, Heads);
+        world.Kernels.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), back, heads);
+        world.Twin.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), expectedBack, heads);
         world.ShouldAgree(back, expectedBack);
     }
 
     [Theory]
-    [MemberData(nameof(Targets))]
-    public void HeadNorm_AndBackward_EqualsTheTwin(string target)
+    [InlineData("cpu", "rms")]
+    [InlineData("cpu", "offset")]
+    [InlineData("cuda:0", "rms")]
+    [InlineData("cuda:0", "offset")]
+    public void HeadNorm_AndBackward_EqualsTheTwin(string target, string form)
     {
         using var world = World.On(target);
-        var (qkv, queryWeight, keyWeight) = (world.Random(Tokens, Heads.Width), world.Random(64), world.Random(64));
+        using var query = world.Norm(form, 64);
+        using var key = world.Norm(form, 64);
+        var qkv = world.Random(Tokens, Heads.Width);
         var (raw, expected) = (qkv.narrow(1, 0, 384).clone(), qkv.clone());
         var (rstd, rstd2) = (world.Scales(Tokens * 6).view(Tokens, 6), world.Scales(Tokens * 6).view(Tokens, 6));
-        world.Kernels.HeadNorm(qkv, queryWeight, keyWeight, 1e-6, rstd, Heads);
-        world.Twin.HeadNorm(expected, queryWeight, keyWeight, 1e-6, rstd2, Heads);
+        world.Kernels.HeadNorm(qkv, query, key, rstd, Heads);
+        world.Twin.HeadNorm(expected, query, key, rstd2, Heads);
         world.ShouldAgree(qkv, expected);
         world.ShouldAgree(rstd, rstd2);
 
         var grad = world.Random(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width);
         var expectedGrad = grad.clone();
-        world.Kernels.HeadNormBackward(grad, raw, queryWeight, keyWeight, rstd, Heads);
-        world.Twin.HeadNormBackward(expectedGrad, raw, queryWeight, keyWeight, rstd2, Heads);
+        world.Kernels.HeadNormBackward(grad, raw, query, key, rstd, Heads);
+        world.Twin.HeadNormBackward(expectedGrad, raw, query, key, rstd2, Heads);
         world.ShouldAgree(grad, expectedGrad);
     }
 
@@ -103,55 +130,102 @@ public sealed class BlockKernelsTests
     }
 
     [Theory]
-    [MemberData(nameof(Targets))]
-    public void SwiGlu_AndBackward_EqualsTheTwin(string target)
+    [InlineData("cpu", "Silu")]
+    [InlineData("cpu", "Gelu")]
+    [InlineData("cuda:0", "Silu")]
+    [InlineData("cuda:0", "Gelu")]
+    public void Gate_AndBackward_EqualsTheTwinAndAutograd(string target, string gate)
     {
+        var form = Enum.Parse<GateForm>(gate);
         using var world = World.On(target);
         var (gateUp, grad) = (world.Random(Tokens, (2 * Hidden) + 64).narrow(1, 0, 2 * Hidden), world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden));
+        gateUp.Scale(3); // to where a gate is shut
         var (hidden, expected) = (world.Empty(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
-        world.Kernels.SwiGlu(gateUp, hidden);
-        world.Twin.SwiGlu(gateUp, expected);
+        world.Kernels.Gate(form, gateUp, hidden);
+        world.Twin.Gate(form, gateUp, expected);
         world.ShouldAgree(hidden, expected);
 
         var expectedGradient = gateUp.clone();
         var product = world.Empty(Tokens, Hidden);
-        world.Kernels.SwiGluBackward(grad, gateUp, product);
-        world.Twin.SwiGluBackward(grad, expectedGradient, world.Empty(Tokens, Hidden));
+        var recorded = gateUp.detach().to(ScalarType.Float32).requires_grad_(true);
+        var halves = recorded.chunk(2, -1);
+        (form is GateForm.Silu ? F.silu(halves[0]) : Activation.TanhGelu(halves[0])).mul(halves[1]).backward([grad.to(ScalarType.Float32)]);
+        world.Kernels.GateBackward(form, grad, gateUp, product);
+        world.Twin.GateBackward(form, grad, expectedGradient, world.Empty(Tokens, Hidden));
         world.ShouldAgree(product, expected);
         world.ShouldAgree(gateUp, expectedGradient);
+        world.ShouldAgree(expectedGradient, recorded.grad!);
     }
 
+    public static TheoryData<string, double, double, int> Scores =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from scores in new[] { (1.0, 0.0, 1024), (0.125, 0, 1021), (1, 2, 1024), (3, 1.5, 1003) }
+           select new TheoryDataRow<string, double, double, int>(target, scores.Item1, scores.Item2, scores.Item3),
+    ];
+
     [Theory]
-    [MemberData(nameof(Targets))]
-    public void CrossEntropy_LossHitsAndGradient_EqualTheTwin(string target)
+    [MemberData(nameof(Scores))]
+    public void CrossEntropy_LossHitsAndGradient_EqualTheTwinAndAutograd(string target, double factor, double cap, int vocabulary)
     {
         using var world = World.On(target);
-        var logits = world.Random(Tokens, 1024);
+        var form = new ScoreForm(factor, cap == 0 ? null : cap);
+        var logits = world.Random(Tokens, 1024).narrow(1, 0, vocabulary);
         var targets = logits.argmax(-1); // some rows hit, some do not
         targets.narrow(0, 0, 20).fill_(TensorArithmetic.One);
         var expected = logits.clone();
+        var recorded = logits.detach().to(ScalarType.Float32).requires_grad_(true);
+        var scores = recorded.Times(factor);
+        scores = cap == 0 ? scores : scores.Times(1 / cap).tanh().Times(cap);
+        var plain = F.cross_entropy(scores, targets, reduction: nn.Reduction.Sum);
+        plain.Times(0.5).backward();
         var (loss, correct, loss2, correct2) = (world.Scales(1).squeeze(), world.Scales(1).squeeze(), world.Scales(1).squeeze(), world.Scales(1).squeeze());
 
-        world.Kernels.CrossEntropy(logits, targets, loss, correct, 0.5);
-        world.Twin.CrossEntropy(expected, targets, loss2, correct2, 0.5);
+        world.Kernels.CrossEntropy(logits, targets, loss, correct, 0.5, form);
+        world.Twin.CrossEntropy(expected, targets, loss2, correct2, 0.5, form);
 
         world.ShouldAgree(logits, expected);
+        world.ShouldAgree(expected, recorded.grad!);
         world.ShouldAgree(loss, loss2);
+        world.ShouldAgree(loss2, plain);
         correct.item<float>().ShouldBe(correct2.item<float>());
     }
 
-    public static TheoryData<string, int[], int?> Packings => new()
+    [Theory]
+    [InlineData("cpu", null)]
+    [InlineData("cpu", 9)]
+    [InlineData("cuda:0", null)]
+    [InlineData("cuda:0", 9)]
+    public void CappedSoftmax_AndBackward_EqualsTheTwin(string target, int? window)
     {
-        { "cpu", [0, 5, 6, 37], null }, { "cpu", [0, 37], null }, { "cpu", [0, 18, 36], null }, { "cpu", [0, 5, 6, 37], 7 },
-        { "cuda:0", [0, 5, 6, 37], null }, { "cuda:0", [0, 37], null }, { "cuda:0", [0, 18, 36], null }, { "cuda:0", [0, 128, 256, 384], null },
-        { "cuda:0", [0, 5, 6, 37], 7 }, { "cuda:0", [0, 300], 64 }, { "cuda:0", [0, 18, 36], 18 },
+        using var world = World.On(target);
+        var rows = new CappedRows(12, 7, window, 0.5, 2);
+        var (scores, grad) = (world.Random(3, 24, 24).narrow(2, 0, 19), world.Random(3, 24, 24).narrow(2, 0, 19));
+        var (weights, scores2, grad2) = (scores.clone(), scores.clone(), grad.clone());
+        world.Twin.CappedSoftmax(weights, rows);
+        world.Twin.CappedSoftmaxBackward(scores2, grad2, rows);
+        world.ShouldAgree(scores2, weights);
+
+        world.Kernels.CappedSoftmaxBackward(scores, grad, rows);
+
+        world.ShouldAgree(scores, weights);
+        world.ShouldAgree(grad, grad2);
+    }
+
+    public static TheoryData<string, int[], int?, double?> Packings => new()
+    {
+        { "cpu", [0, 5, 6, 37], null, null }, { "cpu", [0, 37], null, null }, { "cpu", [0, 18, 36], null, null }, { "cpu", [0, 5, 6, 37], 7, null },
+        { "cpu", [0, 5, 6, 37], null, 3 }, { "cpu", [0, 18, 36], 7, 3 }, { "cpu", [0, 1100], 600, 3 },
+        { "cuda:0", [0, 5, 6, 37], null, null }, { "cuda:0", [0, 37], null, null }, { "cuda:0", [0, 18, 36], null, null }, { "cuda:0", [0, 128, 256, 384], null, null },
+        { "cuda:0", [0, 5, 6, 37], 7, null }, { "cuda:0", [0, 300], 64, null }, { "cuda:0", [0, 18, 36], 18, null },
+        { "cuda:0", [0, 5, 6, 37], null, 3 }, { "cuda:0", [0, 18, 36], 7, 3 }, { "cuda:0", [0, 1100], 600, 3 }, { "cuda:0", [0, 1300, 2600], null, 50 },
     };
 
     [Theory]
     [MemberData(nameof(Packings))]
-    public void Attention_PackedSequences_EqualsTheTwin(string target, int[] starts, int? window)
+    public void Attention_PackedSequences_EqualsTheTwin(string target, int[] starts, int? window, double? cap)
     {
-        var scope = new AttentionScope(0.125, window);
+        var scope = new AttentionScope(0.125, window, cap);
         using var world = World.On(target);
         var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
         var qkv = world.Random(starts[^1], Heads.Width);
@@ -167,6 +241,24 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(dq, dq2);
         world.ShouldAgree(dk, dk2);
         world.ShouldAgree(dv, dv2);
+    }
+
+    [Theory]
+    [InlineData("cpu", true)]
+    [InlineData("cpu", false)]
+    [InlineData("cuda:0", true)]
+    [InlineData("cuda:0", false)]
+    public void GroupedProduct_WithAnEmptyGroup_EqualsTheProductsOneByOne(string target, bool turned)
+    {
+        using var world = World.On(target);
+        var (x, matrices) = (world.Random(Tokens, Hidden), turned ? world.Random(4, 128, Hidden) : world.Random(4, Hidden, 128));
+        var products = matrices.unbind().Select(matrix => turned ? matrix.t() : matrix).ToList();
+        int[] ends = [7, 7, 20, Tokens];
+        var expected = cat([.. ends.Select((end, i) => x.narrow(0, i == 0 ? 0 : ends[i - 1], end - (i == 0 ? 0 : ends[i - 1])).mm(products[i]))], 0);
+
+        var y = world.Kernels.GroupedProduct(x, matrices, turned, tensor(ends, dtype: ScalarType.Int32, device: world.Device));
+
+        world.ShouldAgree(y, expected);
     }
 
     [Theory]
@@ -294,6 +386,35 @@ public sealed class BlockKernelsTests
         public Tensor Codes(long rows, long columns) => empty([rows, columns], dtype: Fp8Matrix.E4M3, device: Device);
 
         public bool HasFp8 => Device.type is DeviceType.CPU || CudaDriver.ComputeCapability(0) is ( > 8, _) or (8, >= 9);
+
+        /// <summary>A norm of random weights.</summary>
+        public NormWeights Norm(string form, int width)
+        {
+            Site? site = form switch
+            {
+                "rms" => new RmsNorm(width, 1e-5),
+                "offset" => new RmsNorm(width, 1e-5, offset: true),
+                "layer" => new LayerNorm(width, 1e-5, hasBias: false),
+                "layer with bias" => new LayerNorm(width, 1e-5),
+                _ => null,
+            };
+            site?.Weight.Set(Random(width));
+            site?.Bias?.Set(Random(width));
+            return NormWeights.Of(site);
+        }
+
+        /// <summary>The norm of x, in float32, by the models' own code.</summary>
+        public Tensor Apply(NormWeights norm, Tensor x)
+        {
+            Site? site = norm.Form switch
+            {
+                NormForm.Rms => new RmsNorm((int)x.size(1), norm.Eps),
+                NormForm.OffsetRms => new RmsNorm((int)x.size(1), norm.Eps, offset: true),
+                NormForm.Layer => new LayerNorm((int)x.size(1), norm.Eps),
+                _ => null,
+            };
+            return site?.Compute(x, norm.Weight!.to(ScalarType.Float32), norm.Bias?.to(ScalarType.Float32)) ?? x.alias();
+        }
 
         public Tensor Angles(long rows, long columns) => rand(rows, columns, generator: _generator).to(Device);
 

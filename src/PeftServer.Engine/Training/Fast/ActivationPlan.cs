@@ -94,10 +94,12 @@ internal sealed class ActivationPlanner
         var heads = _model.Heads;
         double element = _model.Model.Dtype is ScalarType.Float32 ? 4 : 2;
         double hidden = _model.Hidden, intermediate = _model.Intermediate;
-        var attention = heads.Width + heads.QueryWidth + (_model.Blocks[0].QueryNorm is null ? 0 : heads.QueryWidth + heads.KeyValueWidth);
+        var block = _model.Blocks[0];
+        var attention = heads.Width + heads.QueryWidth + (block.QueryNorm is null ? 0 : heads.QueryWidth + heads.KeyValueWidth);
+        var stream = (block.IsParallel ? 1 : 2) + (block.AttentionEnd.Norm is null ? 0 : 1) + (block.MlpEnd.Norm is null ? 0 : 1); // rows of it that are kept
         var kept = plan.Mode switch
         {
-            ActivationMode.Keep => ((2 * hidden) + attention + (2 * intermediate) + 256) * element, // a few ranks stand beside them
+            ActivationMode.Keep => ((stream * hidden) + attention + (2 * intermediate) + 256) * element, // a few ranks stand beside them
             ActivationMode.Recompute => hidden * element,
             _ => 0,
         };

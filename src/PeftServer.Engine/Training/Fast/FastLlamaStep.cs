@@ -2,6 +2,7 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Training.Fast;
 
@@ -12,6 +13,7 @@ namespace PeftServer.Engine.Training.Fast;
 internal sealed class FastLlamaStep : ITrainingStep
 {
     private readonly FastDecoder _model;
+    private readonly NormWeights _norm;
     private readonly BlockKernels _kernels;
     private readonly List<FastLlamaLayer> _layers;
     private readonly ILoraPacker _packer;
@@ -30,6 +32,7 @@ internal sealed class FastLlamaStep : ITrainingStep
         (_kernels, _report) = (kernels, report);
         _model = FastDecoder.Of(model, out var obstacle) ?? throw new NotSupportedException($"{obstacle}.");
         using var frozen = no_grad();
+        _norm = NormWeights.Of(_model.Norm);
         _layers = [.. _model.Blocks.Select(block => new FastLlamaLayer(block, adapter, kernels))];
         _packer = kernels.CreatePacker([.. _layers.SelectMany(layer => layer.Blocks)]);
         _planner = plan is { } told ? ActivationPlanner.Always(told, _model) : ActivationPlanner.ForFreeMemory(_model);
@@ -81,35 +84,30 @@ internal sealed class FastLlamaStep : ITrainingStep
         using var scope = NewDisposeScope();
         var device = _model.Model.Device;
         using var packed = ForwardBatch.Packed(batch.Sequences, [], device);
-        var (cos, sin) = _model.Rotary.At(packed, ScalarType.Float32);
+        var turns = _model.Rotaries.Select(rotary => rotary.At(packed, ScalarType.Float32)).Select(angle => (angle.Cos.squeeze(1), angle.Sin.squeeze(1))).ToList();
         var starts = batch.Starts;
-        var fast = new FastBatch(
-            cos.squeeze(1), sin.squeeze(1), new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
+        var fast = new FastBatch(turns, new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
 
         var states = new Stack<LayerState>();
         var x = _model.Embedding.Frozen(packed.Ids); // [n, hidden]
+        if (_model.EmbeddingScale != 1)
+        {
+            x.Scale(_model.EmbeddingScale);
+        }
+
         Tensor? y = null;
         foreach (var layer in _layers)
         {
             var (nextX, nextY, state) = layer.Forward(x, y, fast, mode);
             y?.Dispose();
-            if (mode is not ActivationMode.Keep && states.Count > 0)
-            {
-                x.Dispose(); // it is in this block's input now
-            }
-
-            state.Attention?.Projected.Dispose(); // it is in the middle now
+            x.Dispose(); // what is needed of it is in the state
             states.Push(mode is ActivationMode.Offload ? state with { Input = _host.Store(state.Input) } : state);
             (x, y) = (nextX, nextY);
         }
 
         var grad = Head(x, y!, batch, mode is ActivationMode.Keep ? 4096 : 2048, scale, loss, correct);
         y!.Dispose();
-        if (mode is not ActivationMode.Keep)
-        {
-            x.Dispose();
-        }
-
+        x.Dispose();
         for (var i = _layers.Count - 1; i >= 0; i--)
         {
             using var inner = NewDisposeScope();
@@ -131,6 +129,7 @@ internal sealed class FastLlamaStep : ITrainingStep
         _packer.Dispose();
         _host.Dispose();
         _layers.ForEach(layer => layer.Dispose());
+        _norm.Dispose();
     }
 
     /// <summary>
@@ -140,23 +139,25 @@ internal sealed class FastLlamaStep : ITrainingStep
     private Tensor Head(Tensor x, Tensor y, SftBatch batch, int chunk, double scale, Tensor loss, Tensor correct)
     {
         using var scope = NewDisposeScope();
-        var (norm, head, device) = (_model.Norm, _model.Head.weight.Value, x.device);
-        var (sum, normed, rstd) = (empty_like(x), empty_like(x), empty(x.size(0), dtype: ScalarType.Float32, device: device));
-        _kernels.AddRmsNorm(x, y, norm.weight.Value, norm.Eps, sum, normed, rstd);
+        var (head, device) = (_model.Head.weight.Value, x.device);
+        var (sum, normed, stats) = (empty_like(x), empty_like(x), _norm.NewStats(x.size(0), device));
+        _kernels.AddNorm(x, y, _norm, sum, normed, stats);
 
         var dNormed = zeros_like(normed);
+        var columns = (_model.Head.OutFeatures + 7) / 8 * 8; // rows begin at whole groups of eight, as the kernels read them
         for (var start = 0; start < batch.Targets.Length; start += chunk)
         {
             using var inner = NewDisposeScope();
             var end = Math.Min(start + chunk, batch.Targets.Length);
             var sources = tensor(batch.Sources[start..end], device: device); // [m]
-            var logits = F.linear(normed.index_select(0, sources), head); // [m, vocab]
-            _kernels.CrossEntropy(logits, tensor(batch.Targets[start..end], device: device), loss, correct, scale);
+            var logits = empty([end - start, columns], dtype: x.dtype, device: device).narrow(1, 0, _model.Head.OutFeatures); // [m, vocab]
+            Aten.Product(normed.index_select(0, sources), head.t(), logits);
+            _kernels.CrossEntropy(logits, tensor(batch.Targets[start..end], device: device), loss, correct, scale, _model.Scores);
             dNormed.index_copy_(0, sources, logits.mm(head)); // a token is the source of one target at most
         }
 
         var grad = empty([x.size(0), x.size(1) + _layers.Max(layer => layer.GradientRoom)], dtype: x.dtype, device: device); // [n, hidden + room]
-        _kernels.RmsNormBackward(dNormed, sum, norm.weight.Value, rstd, null, grad.narrow(1, 0, x.size(1)));
+        _kernels.NormBackward(dNormed, sum, _norm, stats, null, grad.narrow(1, 0, x.size(1)));
         return grad.MoveToOuterDisposeScope();
     }
 }

@@ -126,16 +126,31 @@ internal sealed class FoldedProjection : IDisposable
     }
 
     /// <summary>
-    /// The same where the input is x · rstd · weight, a norm that need not be made again for it: dA = (du · rstd)ᵀ x · weight.
+    /// The same where the input is a norm of x. That of Llama need not be made again for it: dA = (du · rstd)ᵀ x · weight.
     /// </summary>
-    public void AddGradients(Tensor grad, Tensor x, Tensor rstd, Tensor weight, Tensor u, Tensor du)
+    public void AddGradients(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor u, Tensor du)
     {
-        if (RankWidth > 0)
+        if (RankWidth == 0)
         {
-            using var scope = NewDisposeScope();
-            var scaled = du.mul(rstd.unsqueeze(1)).to(_dtype); // [n, P]
-            Add(grad, u, scaled.t().mm(x).mul_(weight));
+            return;
         }
+
+        using var scope = NewDisposeScope();
+        if (norm.Factor is { } factor)
+        {
+            var scaled = du.mul(stats.select(0, 0).unsqueeze(1)).to(_dtype); // [n, P]
+            Add(grad, u, scaled.t().mm(x).mul_(factor));
+            return;
+        }
+
+        var normed = x;
+        if (norm.Form is not NormForm.None)
+        {
+            normed = empty_like(x);
+            _kernels.AddNorm(x, null, norm, null, normed, stats);
+        }
+
+        Add(grad, u, du.t().mm(normed));
     }
 
     private void Add(Tensor grad, Tensor u, Tensor dA)

@@ -1,0 +1,58 @@
+// Gates a(x) = x s(x) with s = sigmoid of x (SiLU), or of 2 sqrt(2/pi) (x + 0.044715 x^3), which is GELU by its tanh approximation.
+enum { SILU, GELU };
+
+template <int GATE>
+__device__ __forceinline__ float opening(float x) {
+    const float z = GATE == SILU ? x : x * (1.5957691216f + 0.0713548163f * x * x);
+    return 1.0f / (1.0f + __expf(-z));
+}
+
+// a'(x), given s(x).
+template <int GATE>
+__device__ __forceinline__ float slope(float x, float s) {
+    const float z = GATE == SILU ? x : x * (1.5957691216f + 0.2140644488f * x * x); // x times the derivative of what s is the sigmoid of
+    return s * (1.0f + z * (1.0f - s));
+}
+
+// hidden = a(gate) * up for rows [gate | up] of 2 f8 groups of eight; both may be parts of wider rows.
+template <int GATE>
+__device__ __forceinline__ void gated(const uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_hidden8) {
+    const size_t row = (size_t)blockIdx.y * ld_gate_up8;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < f8; i += gridDim.x * blockDim.x) {
+        float g[8], u[8];
+        unpack(gate_up[row + i], g);
+        unpack(gate_up[row + f8 + i], u);
+        for (int k = 0; k < 8; k++) g[k] = g[k] * opening<GATE>(g[k]) * u[k];
+        hidden[(size_t)blockIdx.y * ld_hidden8 + i] = pack(g);
+    }
+}
+
+// Overwrites [gate | up] with their gradients, and writes a(gate) * up on the way: the backward needs it once more.
+template <int GATE>
+__device__ __forceinline__ void gated_backward(const uint4* grad, uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_grad8) {
+    const size_t row = (size_t)blockIdx.y * ld_gate_up8;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < f8; i += gridDim.x * blockDim.x) {
+        float g[8], u[8], d[8], h[8];
+        unpack(gate_up[row + i], g);
+        unpack(gate_up[row + f8 + i], u);
+        unpack(grad[(size_t)blockIdx.y * ld_grad8 + i], d);
+        for (int k = 0; k < 8; k++) {
+            float s = opening<GATE>(g[k]);
+            float up = d[k] * g[k] * s;
+            h[k] = g[k] * s * u[k];
+            g[k] = d[k] * u[k] * slope<GATE>(g[k], s);
+            u[k] = up;
+        }
+        hidden[(size_t)blockIdx.y * f8 + i] = pack(h);
+        gate_up[row + i] = pack(g);
+        gate_up[row + f8 + i] = pack(u);
+    }
+}
+
+#define GATED(NAME, GATE) \
+    extern "C" __global__ void NAME(const uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_hidden8) { \
+        gated<GATE>(gate_up, hidden, f8, ld_gate_up8, ld_hidden8); } \
+    extern "C" __global__ void NAME##_backward(const uint4* grad, uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_grad8) { \
+        gated_backward<GATE>(grad, gate_up, hidden, f8, ld_gate_up8, ld_grad8); }
+GATED(swiglu, SILU)
+GATED(geglu, GELU)
