@@ -12,6 +12,7 @@ namespace PeftServer.Engine.Training;
 internal sealed class StepRunner(
     TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter, TrainingArguments arguments, EventLog events, TrainerControl control)
 {
+    private readonly TrainingFlops _flops = new(adapter.Model, adapter);
     private int _rowsAtOnce = arguments.PerDeviceTrainBatchSize;
 
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
@@ -64,7 +65,7 @@ internal sealed class StepRunner(
         // Forward and backward; what the micro-batches give adds up.
         optimizer.ZeroGrad();
         var totals = new MetricTotals();
-        if (Forward(Cut(plan.Window(step)), step, dropout, totals) is not { } tokens)
+        if (Forward(Cut(plan.Window(step)), step, dropout, totals) is not { } work)
         {
             return null;
         }
@@ -80,11 +81,11 @@ internal sealed class StepRunner(
         task.AdapterChanged();
 
         var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step
-        return new StepResult(step + 1, values, learningRate, gradientNorm, tokens, Stopwatch.GetElapsedTime(started));
+        return new StepResult(step + 1, values, learningRate, gradientNorm, work.Tokens, work.Flops, Stopwatch.GetElapsedTime(started));
     }
 
-    /// <summary>Adds up the micro-batches; gives their tokens, or null when the run is to stop.</summary>
-    private int? Forward(IReadOnlyList<int[]> rows, int step, Generator dropout, MetricTotals totals)
+    /// <summary>Adds up the micro-batches; gives their tokens and the operations they need, or null when the run is to stop.</summary>
+    private (int Tokens, double Flops)? Forward(IReadOnlyList<int[]> rows, int step, Generator dropout, MetricTotals totals)
     {
         var window = task.Window(rows, SeedOf(step));
         for (var i = 0; i < window.Count; i++)
@@ -99,7 +100,7 @@ internal sealed class StepRunner(
             totals.Add(window[i].ForwardBackward(dropout));
         }
 
-        return window.Sum(batch => batch.TokenCount);
+        return (window.Sum(batch => batch.Shape.TokenCount), window.Sum(batch => _flops.Of(batch.Shape)));
     }
 
     private IReadOnlyList<int[]> Cut(IReadOnlyList<int[]> window) =>
@@ -133,7 +134,7 @@ internal sealed class StepRunner(
 
 /// <summary>What one step was.</summary>
 internal sealed record StepResult(
-    int Step, IReadOnlyDictionary<string, double> Values, double LearningRate, double GradientNorm, int TokenCount, TimeSpan Time)
+    int Step, IReadOnlyDictionary<string, double> Values, double LearningRate, double GradientNorm, int TokenCount, double Flops, TimeSpan Time)
 {
     public double Loss => Values[MetricTotals.Loss];
 }

@@ -33,6 +33,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
         var labels = ReadLabels();
         using var model = LoadModel(device, dtype, labels);
+        var meter = new RunMeter(device, dtype, _arguments.Quantization, spec.PeakTflops, message => events.Message(message));
         using var adapter = CreateAdapter(model);
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
@@ -72,7 +73,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
             progress.Add(result);
             var evaluated = validation is not null && EvaluatesAfter(step, plan) ? new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, control).Run() : null;
-            Report(progress, plan, result, evaluated, board);
+            Report(progress, plan, result, evaluated, meter, board);
             var isBest = evaluated is not null && run.Best.Observe(evaluated, result.Step);
             if (isBest && _arguments.LoadBestModelAtEnd)
             {
@@ -116,7 +117,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {run.Progress.StepsDone}.", data: ("step", run.Progress.StepsDone));
     }
 
-    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated, TensorBoardLog? board)
+    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated, RunMeter meter, TensorBoardLog? board)
     {
         if (evaluated is null && result.Step % _arguments.LoggingSteps != 0 && result.Step != plan.TotalSteps)
         {
@@ -128,7 +129,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             ("step", result.Step), ("total_steps", plan.TotalSteps), ("epoch", Math.Round((double)result.Step / plan.StepsPerEpoch, 4)),
             .. result.Values.Select(value => ($"train_{value.Key}", (object)value.Value)), ("learning_rate", result.LearningRate),
             ("grad_norm", result.GradientNorm), ("tokens", progress.Tokens), ("tokens_per_second", progress.TokensPerSecond),
-            ("eta_seconds", progress.SecondsLeft), ("memory_bytes", Environment.WorkingSet),
+            ("eta_seconds", progress.SecondsLeft), .. meter.Read(progress.FlopsPerSecond),
         ];
         data.AddRange((evaluated ?? []).Select(value => ($"valid_{value.Key}", (object)value.Value)));
         var valid = evaluated is null ? "" : FormattableString.Invariant($", validation loss={evaluated[MetricTotals.Loss]:F4}");

@@ -37,7 +37,7 @@ internal sealed class SupervisedTask(
     {
         var batches = window.Select(Batch).ToList();
         var share = 1.0 / batches.Sum(batch => batch.LossCount); // each micro-batch weighs by the tokens that count over the whole window
-        return [.. batches.Select(batch => new MicroBatch(batch.TokenCount, dropout => Train(batch, share, dropout)))];
+        return [.. batches.Select(batch => new MicroBatch(BatchShape.Of(batch), dropout => Train(batch, share, dropout)))];
     }
 
     public override (ObjectiveResult Result, double Weight) Evaluate(int[] chosen)
