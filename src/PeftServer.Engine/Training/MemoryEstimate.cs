@@ -1,4 +1,5 @@
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Ia3;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
@@ -26,8 +27,20 @@ public sealed record MemoryEstimate(long Runtime, long Weights, long Trained, lo
 /// <summary>Adds up the memory of a run from shapes. Its constants were fitted to peaks of real runs; <c>peftserver bench estimate</c> holds the sum to such.</summary>
 internal sealed class MemoryModel
 {
-    /// <summary>A heap that frees and takes blocks of ever other sizes holds more than is in use.</summary>
-    private const double HeapSlack = 1.12;
+    /// <summary>
+    /// A heap that frees and takes blocks of ever other sizes holds more than is in use: glibc's half as much again of what a graph keeps. Larger blocks than this it takes from the
+    /// system each for itself, and gives back.
+    /// </summary>
+    private const double HeapSlack = 1.45;
+    private const long LargestHeapBlock = 32 << 20;
+
+    /// <summary>Code and tables that a process touches once it trains; in bfloat16 those of another library.</summary>
+    private const long Touched = 30 << 20;
+    private const long TouchedByHalves = 25 << 20;
+
+    /// <summary>The planner must not fall short; on a CPU this share of what it plans with is held.</summary>
+    private const double ShareOfPlan = 0.79;
+    private const long PlannersAllowance = 64 << 20;
 
     /// <summary>Projections whose output is only added to the stream: it is not kept.</summary>
     private static readonly string[] Ends = ["o_proj", "down_proj", "out_proj", "dense_4h_to_h", "c_proj", "fc_out", "fc2", "o", "wo", "w2", "Wo", "out_lin", "lin2"];
@@ -74,7 +87,7 @@ internal sealed class MemoryModel
         return new(runtime, weights, trained, (long)batches.Max(Plain), _plain);
     }
 
-    private long Slack(double bytes) => (long)(OnGpu ? bytes : (bytes - (64 << 20)) * HeapSlack); // the planner allows for what the runtime has on a CPU
+    private long Slack(double bytes) => (long)(OnGpu ? bytes : ((bytes - PlannersAllowance) * ShareOfPlan) + Touched);
 
     /// <summary>Rows of such lengths, for those who only count.</summary>
     private static SftBatch Rows(BatchShape shape) => SftBatch.Of(shape.Lengths.Select(length => new TrainingRow(new int[length], new bool[length], 1)));
@@ -105,8 +118,18 @@ internal sealed class MemoryModel
         }
     }
 
-    /// <summary>Optimizers without a fused kernel compute with all values at once.</summary>
-    private long Trained() => _adapter.TrainableCount * (8 + StateBytes(_spec.Training.Optim)) + (_spec.Training.Optim is OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused ? 0 : 8 * _adapter.TrainableCount);
+    /// <summary>Values, gradients and states; or, before there are states, the values as they were drawn beside both. Beside them what an update computes with.</summary>
+    private long Trained()
+    {
+        var (count, state) = (_adapter.TrainableCount, StateBytes(_spec.Training.Optim));
+        var update = _spec.Training.Optim switch
+        {
+            OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused => 0,
+            OptimizerName.Adafactor or OptimizerName.Muon => 5 * sizeof(float) * _adapter.Trainable.Max(weight => weight.ElementCount), // weight by weight
+            _ => 2 * sizeof(float) * count, // all values at once
+        };
+        return Math.Max(3 * sizeof(float) * count, ((2 * sizeof(float)) + state) * count) + update;
+    }
 
     /// <summary>Bytes of a micro-batch in tensor code: what its graph keeps, then the scores with their gradients, or one block going back.</summary>
     private double Plain(BatchShape shape)
@@ -115,7 +138,9 @@ internal sealed class MemoryModel
         double tokens = shape.TokenCount + (rows * _adapter.PromptRows);
         var kept = tokens * PerToken() * _element;
         var scores = _model.OutputHead is null ? 0 : 4.0 * shape.Scored * _model.Config.VocabSize * sizeof(float);
-        return (kept + Math.Max(scores, tokens * Widest() * 4 * _element)) * (OnGpu ? 1 : HeapSlack);
+        var used = kept + Math.Max(scores, tokens * Widest() * 4 * _element);
+        return OnGpu ? used
+            : (used * (tokens * Widest() * _element > LargestHeapBlock ? 1.1 : HeapSlack)) + Touched + (_element < 4 ? TouchedByHalves : 0);
     }
 
     /// <summary>Values that a token leaves behind in the graph.</summary>
@@ -128,13 +153,13 @@ internal sealed class MemoryModel
             var (name, here) = (site.Path[(site.Path.LastIndexOf('.') + 1)..], parts[site].ToList());
             if (site is not Projection { InFeatures: var width, OutFeatures: var height })
             {
-                sum += site.Weight.Shape.Count == 1 ? site.Weight.ElementCount : 0; // the input of a norm
+                sum += site.Weight.Shape.Count == 1 ? site.Weight.ElementCount * 4 / _element : 0; // the input of a norm, in float32
                 continue;
             }
 
             sum += Ends.Contains(name) ? 0 : height;
             sum += Gates.Contains(name) ? (name == "gate_up_proj" ? height / 2 : height) : 0; // the gate after its activation
-            sum += here.Count > 0 && !Siblings.Contains(name) ? width : 0; // what a trained weight needs for its gradient
+            sum += here.Exists(part => part is not Ia3Projection) && !Siblings.Contains(name) ? width : 0; // what a trained weight needs for its gradient
             sum += here.Sum(part => Beside(part, width, height));
             sum += name is "q_proj" or "query" or "q" or "q_lin" or "qkv_proj" or "query_key_value" or "c_attn" or "Wqkv" ? Attention(height) : 0;
         }
@@ -150,6 +175,7 @@ internal sealed class MemoryModel
     {
         LoraProjection { IsPlain: true } lora => lora.Rank,
         LoraProjection lora => lora.Rank + (2.0 * height),
+        Ia3Projection scale => scale.State.Sum(state => state.Weight.ElementCount), // what it scales
         TrainableCopy or BaseLayerCopy or Adapters.LnTuning.NormCopy => 0,
         AdditiveSiteAdapter => height,
         _ => width + height,
