@@ -20,7 +20,10 @@ internal static unsafe class CudaAllocator
     private const int StatArray = 3 * 4;
     private const int AllocatedBytes = 4 * StatArray;
     private const int ReservedBytes = 5 * StatArray;
+    private const int OutOfMemories = (9 * StatArray) + 1; // behind the arrays and the number of retries
     private const int StatsRoom = 512; // numbers; the structure has fewer than 150
+
+    private static long _outOfMemories;
 
     private static readonly Lazy<nint> Found = new(Find);
 
@@ -36,8 +39,20 @@ internal static unsafe class CudaAllocator
         var stats = stackalloc long[StatsRoom];
         var read = (delegate* unmanaged<long*, nint, sbyte, long*>)Method(allocator, GetDeviceStats); // the result goes through a hidden first argument
         read(stats, allocator, (sbyte)device);
-        var memory = new CudaMemory(stats[AllocatedBytes], stats[AllocatedBytes + 1], stats[ReservedBytes], stats[ReservedBytes + 1]);
+        var memory = new CudaMemory(stats[AllocatedBytes], stats[AllocatedBytes + 1], stats[ReservedBytes], stats[ReservedBytes + 1], stats[OutOfMemories]);
         return memory.IsPlausible ? memory : null;
+    }
+
+    /// <summary>Whether a GPU has run out of memory since the last call: the C ABI says that a call failed, and not of what.</summary>
+    public static bool RanOut()
+    {
+        if (Found.Value == 0)
+        {
+            return false;
+        }
+
+        var count = Enumerable.Range(0, torch.cuda.device_count()).Sum(device => Read(device)?.OutOfMemories ?? 0);
+        return Interlocked.Exchange(ref _outOfMemories, count) < count;
     }
 
     private static nint Find()
@@ -86,8 +101,8 @@ internal static unsafe class CudaAllocator
     private static nint Method(nint instance, int index) => (*(nint**)instance)[index];
 }
 
-/// <summary>Bytes of tensors on a GPU now and at most, and bytes that libtorch holds there for them now and at most.</summary>
-internal readonly record struct CudaMemory(long Allocated, long AllocatedPeak, long Reserved, long ReservedPeak)
+/// <summary>Bytes of tensors on a GPU now and at most, bytes that libtorch holds there for them now and at most, and how often it could not get any more.</summary>
+internal readonly record struct CudaMemory(long Allocated, long AllocatedPeak, long Reserved, long ReservedPeak, long OutOfMemories)
 {
-    public bool IsPlausible => Allocated >= 0 && Allocated <= AllocatedPeak && Allocated <= Reserved && Reserved <= ReservedPeak && ReservedPeak < 1L << 46;
+    public bool IsPlausible => OutOfMemories >= 0 && Allocated >= 0 && Allocated <= AllocatedPeak && Allocated <= Reserved && Reserved <= ReservedPeak && ReservedPeak < 1L << 46;
 }

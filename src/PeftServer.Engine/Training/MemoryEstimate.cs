@@ -81,10 +81,10 @@ internal sealed class MemoryModel
             var planner = ActivationPlanner.ForBytes(Math.Max(0, free - runtime - weights - trained), fast);
             var largest = Rows(batches.MaxBy(batch => batch.TokenCount)!);
             var plan = planner.For(largest);
-            return new(runtime, weights, trained, Slack(planner.Bytes(plan, largest)), $"hand-written step, {plan}");
+            return new(runtime, weights, trained, Math.Max(Slack(planner.Bytes(plan, largest)), Otherwise()), $"hand-written step, {plan}");
         }
 
-        return new(runtime, weights, trained, (long)batches.Max(Plain), _plain);
+        return new(runtime, weights, trained, Math.Max((long)batches.Max(Plain), Otherwise()), _plain);
     }
 
     private long Slack(double bytes) => (long)(OnGpu ? bytes : ((bytes - PlannersAllowance) * ShareOfPlan) + Touched);
@@ -118,17 +118,21 @@ internal sealed class MemoryModel
         }
     }
 
-    /// <summary>Values, gradients and states; or, before there are states, the values as they were drawn beside both. Beside them what an update computes with.</summary>
-    private long Trained()
+    /// <summary>Values, gradients and states.</summary>
+    private long Trained() => ((2 * sizeof(float)) + StateBytes(_spec.Training.Optim)) * _adapter.TrainableCount;
+
+    /// <summary>What takes the place of activations while there are none: what an update computes with; before the optimizer's states, the values as they were drawn.</summary>
+    private long Otherwise()
     {
         var (count, state) = (_adapter.TrainableCount, StateBytes(_spec.Training.Optim));
         var update = _spec.Training.Optim switch
         {
             OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused => 0,
-            OptimizerName.Adafactor or OptimizerName.Muon => 5 * sizeof(float) * _adapter.Trainable.Max(weight => weight.ElementCount), // weight by weight
+            OptimizerName.Adafactor or OptimizerName.Muon or OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit or OptimizerName.LoraFa or OptimizerName.RiemannianAdamw =>
+                5 * sizeof(float) * _adapter.Trainable.Max(weight => weight.ElementCount), // weight by weight
             _ => 2 * sizeof(float) * count, // all values at once
         };
-        return Math.Max(3 * sizeof(float) * count, ((2 * sizeof(float)) + state) * count) + update;
+        return Math.Max(update, (sizeof(float) - state) * count);
     }
 
     /// <summary>Bytes of a micro-batch in tensor code: what its graph keeps, then the scores with their gradients, or one block going back.</summary>

@@ -19,6 +19,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
     internal Action<int>? BeforeMicroBatch { get; init; }
 
+    /// <summary>The same before each batch of an evaluation.</summary>
+    internal Action<int>? BeforeEvaluation { get; init; }
+
+    /// <summary>Whether the longest rows are tried before the first step; absent: on GPUs, whose memory runs out where a CPU's would swap.</summary>
+    internal bool? TriesLongest { get; init; }
+
     /// <summary>Free bytes where a folder lies.</summary>
     internal Func<string, long> FreeDisk { get; init; } = DiskSpace.Free;
 
@@ -54,11 +60,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         var run = new RunState(progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer, adapter);
         var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
-        if (device.type is DeviceType.CUDA && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
+        if ((TriesLongest ?? device.type is DeviceType.CUDA) && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
             steps.TryLongest();
         }
 
+        var evaluator = validation is null ? null : new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, events, control) { BeforeBatch = BeforeEvaluation };
         for (var step = progress.StepsDone; step < plan.TotalSteps && !run.Best.IsStale; step++)
         {
             if (steps.Run(step) is not { } result)
@@ -72,7 +79,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             }
 
             progress.Add(result);
-            var evaluated = validation is not null && EvaluatesAfter(step, plan) ? new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, control).Run() : null;
+            var evaluated = EvaluatesAfter(step, plan) ? evaluator?.Run() : null;
             Report(progress, plan, result, evaluated, meter, board);
             var isBest = evaluated is not null && run.Best.Observe(evaluated, result.Step);
             if (isBest && _arguments.LoadBestModelAtEnd)
