@@ -35,7 +35,7 @@ internal sealed partial class JobRunner(
 
         try
         {
-            var capacity = new WorkerCapacity(Devices: 1, MemoryBytes: null);
+            var capacity = new WorkerCapacity(Devices: 1, device.MemoryBytes);
             if (await claims.ClaimNextAsync(_name, capacity, options.Value.Lease, stopping) is { } lease)
             {
                 context?.SetJobParameter("FineTuningJob", lease.JobId);

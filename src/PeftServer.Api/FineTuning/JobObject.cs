@@ -115,6 +115,18 @@ public sealed record JobProgress
 
     public double? TokensPerSecond { get; init; }
 
+    /// <summary>Share of the device's peak that the model's own operations make, where the peak is known.</summary>
+    public double? Mfu { get; init; }
+
+    /// <summary>Bytes of the trainer's process.</summary>
+    public long? MemoryBytes { get; init; }
+
+    /// <summary>Bytes of its tensors on the GPU, where it has one.</summary>
+    public long? DeviceMemoryBytes { get; init; }
+
+    /// <summary>The most of them so far.</summary>
+    public long? DeviceMemoryPeakBytes { get; init; }
+
     /// <summary>Seconds until the training is done, as the trainer sees it.</summary>
     public double? EtaSeconds { get; init; }
 
@@ -129,6 +141,10 @@ public sealed record JobProgress
         TrainLoss = Number(data, "train_loss"),
         LearningRate = Number(data, "learning_rate"),
         TokensPerSecond = Number(data, "tokens_per_second"),
+        Mfu = Number(data, "mfu"),
+        MemoryBytes = (long?)Number(data, "memory_bytes"),
+        DeviceMemoryBytes = (long?)Number(data, "device_memory_bytes"),
+        DeviceMemoryPeakBytes = (long?)Number(data, "device_memory_peak_bytes"),
         EtaSeconds = Number(data, "eta_seconds"),
         Attempt = job.Attempt,
     };

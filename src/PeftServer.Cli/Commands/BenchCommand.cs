@@ -15,6 +15,9 @@ internal static class BenchCommand
           peftserver bench train fast:8b:8:2048:fp8:8192 fast:8b:8:2048:lean:nf4 fast:gemma3-1b:4:2048
           peftserver bench losses FOLDER --steps 200
           peftserver bench kernels
+          taskset -c 0,1 peftserver bench cpu
+          taskset -c 0,1 peftserver bench methods
+          peftserver bench estimate
 
         train: LoRA r=16 on all linear layers of published shapes with random weights; a JSON line a case. fast is the hand-written
         step, plain is autograd; fast:8b:chats packs chats of mean length 234. Behind a case: keep or a number of tokens
@@ -23,6 +26,9 @@ internal static class BenchCommand
         it held before: run one case a process for it.
         losses: the loss of every step from FOLDER/base, FOLDER/adapter and FOLDER/batches.safetensors (ids [batches, rows, length]).
         kernels: time of each kernel of the hand-written step beside the limit of the memory's bandwidth.
+        cpu: the quick start's training phase on the cores that this process may use: real tokens a second, first and last loss.
+        methods: the sample mails learnt by LoRA, DoRA, IA3, OFT, prompt tuning and all weights: a table in Markdown.
+        estimate: memory, steps, tokens and time that `peftserver estimate` tells beside those of the run, over ten runs.
         """;
 
     public static Command Create()
@@ -61,6 +67,6 @@ internal static class BenchCommand
             Console.WriteLine(JsonSerializer.Serialize(curve, PeftJson.Options));
             return ExitCode.Done;
         }));
-        return new DescribedCommand("bench", "Measure speed and memory on this machine.", Lesson) { train, losses, kernels };
+        return new DescribedCommand("bench", "Measure speed and memory on this machine.", Lesson) { train, losses, kernels, BenchCpuCommand.Create(), BenchMethodsCommand.Create(), BenchEstimateCommand.Create() };
     }
 }

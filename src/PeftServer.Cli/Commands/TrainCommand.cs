@@ -154,7 +154,7 @@ internal static class TrainCommand
     }
 
     private static void Print(TrainingEvent written) =>
-        Console.WriteLine(written.Level is TrainingEventLevel.Info ? written.Message : $"{written.Level.ToString().ToLowerInvariant()}: {written.Message}");
+        Console.WriteLine(written.Level is TrainingEventLevel.Info ? written.Message + MachineLine.Of(written) : $"{written.Level.ToString().ToLowerInvariant()}: {written.Message}");
 
     /// <summary>A run that is done again: what it was, and where its model and files are now.</summary>
     private sealed class ManifestOptions

@@ -22,6 +22,10 @@ public sealed class WorkerOptions
     [Range(1, 1024)]
     public int? TrainerThreads { get; set; }
 
+    /// <summary>TFLOP/s that a device multiplies at most, for the metric mfu; absent: the vendor's figure of a known GPU, none for a CPU.</summary>
+    [Range(1e-3, 1e6)]
+    public double? PeakTflops { get; set; }
+
     /// <summary>How long a job stays with a worker that does not speak, in seconds. Renewed six times in that time.</summary>
     [Range(2, 3600)]
     public int LeaseSeconds { get; set; } = 30;

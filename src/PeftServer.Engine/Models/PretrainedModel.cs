@@ -12,6 +12,7 @@ namespace PeftServer.Engine.Models;
 public abstract class PretrainedModel : Module, IDisposable
 {
     private bool _hasNewHead;
+    private (Device Device, ScalarType Dtype)? _place;
 
     protected PretrainedModel(PretrainedConfig config) => Config = config;
 
@@ -27,11 +28,11 @@ public abstract class PretrainedModel : Module, IDisposable
     public Embedding? TokenEmbedding => Sites().OfType<Embedding>().Where(embedding => embedding.Count == Config.VocabSize)
         .OrderByDescending(embedding => embedding.Path.Contains("encoder.", StringComparison.Ordinal)).FirstOrDefault();
 
-    /// <summary>Where the weights are. Throws for a model that is shapes alone.</summary>
-    public Device Device => Weights().First().Value.device;
+    /// <summary>Where the weights are, or are to be. Throws for a model that is shapes alone and has no place yet.</summary>
+    public Device Device => _place?.Device ?? Weights().First().Value.device;
 
     /// <summary>Type of the weights and of what flows between them.</summary>
-    public ScalarType Dtype => Weights().First().Value.dtype;
+    public ScalarType Dtype => _place?.Dtype ?? Weights().First().Value.dtype;
 
     /// <summary>Weights of the head that the checkpoint has not got: they were drawn, and mean nothing until they are trained.</summary>
     public IReadOnlyList<Weight> Drawn { get; private set; } = [];
@@ -72,6 +73,9 @@ public abstract class PretrainedModel : Module, IDisposable
         model.Name();
         return model;
     }
+
+    /// <summary>Says where a model that is shapes alone would be loaded, for those who plan with it.</summary>
+    internal void PlanFor(Device device, ScalarType dtype) => _place = (device, dtype);
 
     private static PretrainedModel Create(PretrainedConfig config, ModelHead? head)
     {

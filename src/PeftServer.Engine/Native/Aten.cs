@@ -191,7 +191,7 @@ internal static unsafe partial class Aten
     {
         if (code != 0)
         {
-            throw new TorchException($"libtorch refused {call}; its reason is on standard error.");
+            throw new TorchException(CudaAllocator.RanOut() ? $"CUDA out of memory in {call}." : $"libtorch refused {call}; its reason is on standard error.");
         }
     }
 

@@ -23,6 +23,16 @@ internal static unsafe partial class CudaDriver
         return (major, minor);
     }
 
+    /// <summary>What the vendor calls a device, such as <c>NVIDIA H200</c>.</summary>
+    public static string Name(int device)
+    {
+        const int Room = 256;
+        var name = stackalloc byte[Room];
+        Check(cuDeviceGet(out var handle, device), nameof(cuDeviceGet));
+        Check(cuDeviceGetName(name, Room, handle), nameof(cuDeviceGetName));
+        return Marshal.PtrToStringUTF8((nint)name)!;
+    }
+
     /// <summary>Bytes free and in all on the current device.</summary>
     public static (long Free, long Total) Memory()
     {
@@ -73,6 +83,9 @@ internal static unsafe partial class CudaDriver
 
     [LibraryImport("libcuda.so.1")]
     private static partial int cuDeviceGetAttribute(out int value, int attribute, int device);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuDeviceGetName(byte* name, int room, int device);
 
     [LibraryImport("libcuda.so.1", EntryPoint = "cuMemGetInfo_v2")]
     private static partial int cuMemGetInfo(out nuint free, out nuint total);

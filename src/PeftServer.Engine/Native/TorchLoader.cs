@@ -20,6 +20,8 @@ public static class TorchLoader
     /// <summary>Folder that libtorch was loaded from; null before <see cref="Load"/>.</summary>
     public static string? LoadedFrom => _loadedFrom;
 
+    internal static nint C10 { get; private set; }
+
     internal static nint TorchCpu { get; private set; }
 
     /// <summary>Handle of libtorch_cuda; 0 where this libtorch has none or it does not load.</summary>
@@ -49,7 +51,7 @@ public static class TorchLoader
             // Blocks of every size in one growing segment: batches of varying length do not tear the memory to pieces.
             DynamicLinker.SetDefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True");
             var from = Find(folder);
-            DynamicLinker.Open(Path.Combine(from, "libc10.so"));
+            C10 = DynamicLinker.Open(Path.Combine(from, "libc10.so"));
             TorchCpu = DynamicLinker.Open(Path.Combine(from, "libtorch_cpu.so"));
             LoadCuda(from);
             DynamicLinker.Open(Path.Combine(from, "libtorch.so"));

@@ -12,6 +12,7 @@ namespace PeftServer.Engine.Training;
 internal sealed class StepRunner(
     TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter, TrainingArguments arguments, EventLog events, TrainerControl control)
 {
+    private readonly TrainingFlops _flops = new(adapter.Model, adapter);
     private int _rowsAtOnce = arguments.PerDeviceTrainBatchSize;
 
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
@@ -20,11 +21,44 @@ internal sealed class StepRunner(
     /// <summary>The step; null when the run is to stop first.</summary>
     public StepResult? Run(int step)
     {
+        using var scope = NewDisposeScope(); // every temporary of the step dies here
+        var started = Stopwatch.GetTimestamp();
+
+        // Forward and backward; what the micro-batches give adds up.
+        if (Gradients(step) is not var (work, totals))
+        {
+            return null;
+        }
+
+        // Clip and step. The weights move here, so what fails here is not tried again.
+        var norm = optimizer.ClipGradients(arguments.MaxGradNorm);
+        var learningRate = plan.LearningRateAt(step);
+        optimizer.Step(learningRate);
+        adapter.AfterStep(step);
+        task.AdapterChanged();
+
+        var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step
+        return new StepResult(step + 1, values, learningRate, gradientNorm, work.Tokens, work.Flops, Stopwatch.GetElapsedTime(started));
+    }
+
+    /// <summary>The gradients of a step, by micro-batches that fit; null when the run is to stop first.</summary>
+    private ((int Tokens, double Flops) Work, MetricTotals Totals)? Gradients(int step)
+    {
         while (true)
         {
             try
             {
-                return Try(step);
+                using var dropout = new Generator(SeedOf(step));
+                var totals = new MetricTotals();
+                optimizer.ZeroGrad();
+                if (Forward(Cut(plan.Window(step)), step, dropout, totals) is not { } work)
+                {
+                    return null;
+                }
+
+                // What the method itself wants of its weights, once a step.
+                adapter.Regularization()?.backward();
+                return (work, totals);
             }
             catch (Exception e) when (IsOutOfMemory(e))
             {
@@ -55,36 +89,8 @@ internal sealed class StepRunner(
         }
     }
 
-    private StepResult? Try(int step)
-    {
-        using var scope = NewDisposeScope(); // every temporary of the step dies here
-        using var dropout = new Generator(SeedOf(step));
-        var started = Stopwatch.GetTimestamp();
-
-        // Forward and backward; what the micro-batches give adds up.
-        optimizer.ZeroGrad();
-        var totals = new MetricTotals();
-        if (Forward(Cut(plan.Window(step)), step, dropout, totals) is not { } tokens)
-        {
-            return null;
-        }
-
-        // What the method itself wants of its weights, once a step.
-        adapter.Regularization()?.backward();
-
-        // Clip and step.
-        var norm = optimizer.ClipGradients(arguments.MaxGradNorm);
-        var learningRate = plan.LearningRateAt(step);
-        optimizer.Step(learningRate);
-        adapter.AfterStep(step);
-        task.AdapterChanged();
-
-        var (values, gradientNorm) = totals.Read(norm); // the one GPU sync of the step
-        return new StepResult(step + 1, values, learningRate, gradientNorm, tokens, Stopwatch.GetElapsedTime(started));
-    }
-
-    /// <summary>Adds up the micro-batches; gives their tokens, or null when the run is to stop.</summary>
-    private int? Forward(IReadOnlyList<int[]> rows, int step, Generator dropout, MetricTotals totals)
+    /// <summary>Adds up the micro-batches; gives their tokens and the operations they need, or null when the run is to stop.</summary>
+    private (int Tokens, double Flops)? Forward(IReadOnlyList<int[]> rows, int step, Generator dropout, MetricTotals totals)
     {
         var window = task.Window(rows, SeedOf(step));
         for (var i = 0; i < window.Count; i++)
@@ -99,7 +105,7 @@ internal sealed class StepRunner(
             totals.Add(window[i].ForwardBackward(dropout));
         }
 
-        return window.Sum(batch => batch.TokenCount);
+        return (window.Sum(batch => batch.Shape.TokenCount), window.Sum(batch => _flops.Of(batch.Shape)));
     }
 
     private IReadOnlyList<int[]> Cut(IReadOnlyList<int[]> window) =>
@@ -108,24 +114,32 @@ internal sealed class StepRunner(
     private void Split(Exception e, int rows)
     {
         var tried = Math.Min(rows, _rowsAtOnce);
-        if (tried == 1 || !task.CanSplit)
-        {
-            throw new TrainingException(
-                tried == 1
-                    ? $"A single row does not fit into memory. Lower max_length, or take a smaller model. ({FirstLine(e)})"
-                    : $"A micro-batch of {tried} rows does not fit into memory, and its rows are compared with each other, so it cannot be split. Lower per_device_train_batch_size or max_length. ({FirstLine(e)})");
-        }
-
+        RefuseSplit(e, tried, task.CanSplit, "A micro-batch");
         _rowsAtOnce = (tried + 1) / 2;
         events.Message(
             $"A micro-batch of {tried} rows does not fit into memory; from here on it is {_rowsAtOnce}. The step is the same: its gradients are added up before the weights move.", TrainingEventLevel.Warn);
+    }
+
+    /// <summary>Throws where <paramref name="what"/>, of so many rows, cannot be made smaller.</summary>
+    internal static void RefuseSplit(Exception e, int rows, bool canSplit, string what)
+    {
+        if (rows == 1)
+        {
+            throw new TrainingException($"A single row does not fit into memory. Lower max_length, or take a smaller model. ({FirstLine(e)})");
+        }
+
+        if (!canSplit)
+        {
+            throw new TrainingException(
+                $"{what} of {rows} rows does not fit into memory, and its rows are compared with each other, so it cannot be split. Lower per_device_train_batch_size or max_length. ({FirstLine(e)})");
+        }
     }
 
     /// <summary>Draws of a step follow from the run's seed and the step, so that a resumed run makes the same.</summary>
     private ulong SeedOf(int step) => new SeededRandom((ulong)arguments.Seed, (ulong)step + (1UL << 32)).Next() >> 1;
 
     /// <summary>libtorch says it in words; there is no type for it.</summary>
-    private static bool IsOutOfMemory(Exception e) => e is OutOfMemoryException || e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase)
+    internal static bool IsOutOfMemory(Exception e) => e is OutOfMemoryException || e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase)
         || e.Message.Contains("can't allocate memory", StringComparison.OrdinalIgnoreCase);
 
     private static string FirstLine(Exception e) => e.Message.Split('\n')[0];
@@ -133,7 +147,7 @@ internal sealed class StepRunner(
 
 /// <summary>What one step was.</summary>
 internal sealed record StepResult(
-    int Step, IReadOnlyDictionary<string, double> Values, double LearningRate, double GradientNorm, int TokenCount, TimeSpan Time)
+    int Step, IReadOnlyDictionary<string, double> Values, double LearningRate, double GradientNorm, int TokenCount, double Flops, TimeSpan Time)
 {
     public double Loss => Values[MetricTotals.Loss];
 }

@@ -19,6 +19,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
     internal Action<int>? BeforeMicroBatch { get; init; }
 
+    /// <summary>The same before each batch of an evaluation.</summary>
+    internal Action<int>? BeforeEvaluation { get; init; }
+
+    /// <summary>Whether the longest rows are tried before the first step; absent: on GPUs, whose memory runs out where a CPU's would swap.</summary>
+    internal bool? TriesLongest { get; init; }
+
     /// <summary>Free bytes where a folder lies.</summary>
     internal Func<string, long> FreeDisk { get; init; } = DiskSpace.Free;
 
@@ -33,6 +39,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
         var labels = ReadLabels();
         using var model = LoadModel(device, dtype, labels);
+        var meter = new RunMeter(device, dtype, _arguments.Quantization, spec.PeakTflops, message => events.Message(message));
         using var adapter = CreateAdapter(model);
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
@@ -53,11 +60,12 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         var run = new RunState(progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer, adapter);
         var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
-        if (device.type is DeviceType.CUDA && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
+        if ((TriesLongest ?? device.type is DeviceType.CUDA) && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
             steps.TryLongest();
         }
 
+        var evaluator = validation is null ? null : new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, events, control, clock) { BeforeBatch = BeforeEvaluation };
         for (var step = progress.StepsDone; step < plan.TotalSteps && !run.Best.IsStale; step++)
         {
             if (steps.Run(step) is not { } result)
@@ -71,8 +79,8 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             }
 
             progress.Add(result);
-            var evaluated = validation is not null && EvaluatesAfter(step, plan) ? new Evaluator(validation, _arguments.PerDeviceTrainBatchSize, control, events, clock).Run() : null;
-            Report(progress, plan, result, evaluated, board);
+            var evaluated = EvaluatesAfter(step, plan) ? evaluator?.Run() : null;
+            Report(progress, plan, result, evaluated, meter, board);
             var isBest = evaluated is not null && run.Best.Observe(evaluated, result.Step);
             if (isBest && _arguments.LoadBestModelAtEnd)
             {
@@ -116,7 +124,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         events.Write(TrainingEventType.Checkpoint, $"Checkpoint after step {run.Progress.StepsDone}.", data: ("step", run.Progress.StepsDone));
     }
 
-    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated, TensorBoardLog? board)
+    private void Report(TrainingProgress progress, TrainingPlan plan, StepResult result, Dictionary<string, double>? evaluated, RunMeter meter, TensorBoardLog? board)
     {
         if (evaluated is null && result.Step % _arguments.LoggingSteps != 0 && result.Step != plan.TotalSteps)
         {
@@ -128,7 +136,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             ("step", result.Step), ("total_steps", plan.TotalSteps), ("epoch", Math.Round((double)result.Step / plan.StepsPerEpoch, 4)),
             .. result.Values.Select(value => ($"train_{value.Key}", (object)value.Value)), ("learning_rate", result.LearningRate),
             ("grad_norm", result.GradientNorm), ("tokens", progress.Tokens), ("tokens_per_second", progress.TokensPerSecond),
-            ("eta_seconds", progress.SecondsLeft), ("memory_bytes", Environment.WorkingSet),
+            ("eta_seconds", progress.SecondsLeft), .. meter.Read(progress.FlopsPerSecond),
         ];
         data.AddRange((evaluated ?? []).Select(value => ($"valid_{value.Key}", (object)value.Value)));
         var valid = evaluated is null ? "" : FormattableString.Invariant($", validation loss={evaluated[MetricTotals.Loss]:F4}");

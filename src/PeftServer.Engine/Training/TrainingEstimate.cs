@@ -1,13 +1,11 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Tokenizers;
-using PeftServer.Engine.Training.Optimizers;
 
 namespace PeftServer.Engine.Training;
 
-/// <summary>What a run will need, from its files and shapes alone: no tensors, no libtorch.</summary>
+/// <summary>What a run will need, from its files and shapes alone, without tensors: the rows that each step will meet are known before it, so steps and tokens are exact.</summary>
 public sealed record TrainingEstimate
 {
     /// <summary>What became of the rows of the training file.</summary>
@@ -21,25 +19,20 @@ public sealed record TrainingEstimate
     /// <summary>Parameters of the base, and those that train.</summary>
     public required (long Base, long Trainable) Parameters { get; init; }
 
-    /// <summary>Bytes of the base's weights.</summary>
-    public required long WeightBytes { get; init; }
+    /// <summary>Memory at the run's peak.</summary>
+    public required MemoryEstimate Memory { get; init; }
 
-    /// <summary>Bytes of trained weights, gradients and optimizer state.</summary>
-    public required long OptimizerBytes { get; init; }
-
-    /// <summary>Bytes that the largest micro-batch keeps for its backward pass, its scores over the vocabulary included.</summary>
-    public required long ActivationBytes { get; init; }
-
-    /// <summary>Multiplications and additions of the whole run.</summary>
+    /// <summary>Operations of the whole run, as <see cref="TrainingFlops"/> counts them.</summary>
     public required double Flops { get; init; }
 
-    /// <summary>All of the memory above.</summary>
-    public long MemoryBytes => WeightBytes + OptimizerBytes + ActivationBytes;
+    /// <summary>Whether the run may make fewer tokens than told: GRPO's answers end where they do.</summary>
+    public required bool IsUpperBound { get; init; }
 
     /// <summary>
-    /// Reads the training file and counts. <paramref name="halves"/>: the base is in bfloat16. Throws what reading a model, a tokenizer or settings throws.
+    /// Reads the training file and counts, for a run on <paramref name="device"/> with the base in <paramref name="dtype"/>. <paramref name="runtime"/>: asked for the bytes of this process when the data have been
+    /// read, as those of a trainer that is ready to load a model; <paramref name="free"/>: bytes that the device has for the run. Throws what reading a model, a tokenizer or settings throws.
     /// </summary>
-    public static TrainingEstimate Of(TrainingSpec spec, bool halves)
+    public static TrainingEstimate Of(TrainingSpec spec, Device device, ScalarType dtype, Func<long> runtime, long free)
     {
         using var labelled = File.OpenRead(spec.TrainingFile);
         var labels = MethodData.Labels(spec.Method, labelled);
@@ -54,54 +47,27 @@ public sealed record TrainingEstimate
             throw new TrainingException($"No row of {Path.GetFileName(spec.TrainingFile)} can be used: {summary.Reasons.Keys.FirstOrDefault()}");
         }
 
-        var plan = new TrainingPlan((int)summary.Used, spec.Training);
-        var passes = (double)plan.TotalSteps / plan.StepsPerEpoch;
-        var tokens = (long)(summary.Tokens * passes);
-        var width = halves ? 2 : 4;
-        var batch = MethodData.Shown(data, maxLength).Select(row => (row.InputIds.Length, Targets: row.TrainedCount))
-            .OrderByDescending(row => row.Length).Take(spec.Training.PerDeviceTrainBatchSize).ToList();
-        var heads = model is LanguageModel ? batch.Sum(row => (long)Math.Max(1, row.Targets)) * config.VocabSize : 0;
+        var shapes = new RunShapes(spec, data, maxLength, adapter);
+        var counted = new TrainingFlops(model, adapter);
+        var (tokens, flops, mostScored) = (0L, 0.0, new BatchShape([], 0));
+        var longest = device.type is DeviceType.CUDA ? shapes.Longest() : new BatchShape([], 0); // tried before the first step
+        foreach (var batch in shapes.MicroBatches())
+        {
+            tokens += batch.TokenCount;
+            flops += counted.Of(batch);
+            longest = batch.TokenCount > longest.TokenCount ? batch : longest;
+            mostScored = batch.Scored > mostScored.Scored ? batch : mostScored;
+        }
+
         return new TrainingEstimate
         {
             Data = summary,
-            Steps = plan.TotalSteps,
+            Steps = shapes.Plan.TotalSteps,
             Tokens = tokens,
             Parameters = (model.ParameterCount, adapter.TrainableCount),
-            WeightBytes = WeightsOf(model, spec.Training.Quantization, width),
-            OptimizerBytes = adapter.TrainableCount * (8 + StateBytes(spec.Training.Optim)),
-            ActivationBytes = (batch.Sum(row => (long)row.Length) * PerToken(model) * width) + (heads * 3 * sizeof(float)),
-            Flops = FlopsOf(model, adapter, tokens),
+            Memory = new MemoryModel(spec, model, adapter, device, dtype).Peak([longest, mostScored], runtime(), free),
+            Flops = flops,
+            IsUpperBound = spec.Method.Settings is Objectives.GrpoSettings,
         };
     }
-
-    /// <summary>Linear layers may lie packed; what is left is as wide as the computation.</summary>
-    private static long WeightsOf(PretrainedModel model, BaseQuantization quantization, int width)
-    {
-        var packed = quantization is BaseQuantization.None ? 0
-            : model.Sites().OfType<Projection>().Where(site => site.Path != model.OutputHead).Sum(site => site.Weight.ElementCount);
-        var bytes = quantization is BaseQuantization.Nf4 ? 0.5 + (1.0 / 16) : 1; // with a float32 scale to 64 values
-        return ((model.ParameterCount - packed) * width) + (long)(packed * bytes);
-    }
-
-    /// <summary>Values that a token leaves behind on its way: what goes into and comes out of every projection and norm.</summary>
-    private static long PerToken(PretrainedModel model) => model.Sites()
-        .Where(site => site is not Embedding && site.Path != model.OutputHead)
-        .Sum(site => site is Projection ? site.Weight.Shape.Sum() : 2 * site.Weight.ElementCount);
-
-    /// <summary>Forward, and backward to the activations; weights that train cost a third product.</summary>
-    private static double FlopsOf(PretrainedModel model, Adapter adapter, long tokens)
-    {
-        var projected = model.Sites().OfType<Projection>().Sum(site => (double)site.Weight.ElementCount);
-        return tokens * ((4 * projected) + (6.0 * adapter.TrainableCount));
-    }
-
-    /// <summary>Bytes of state for each trained value.</summary>
-    private static int StateBytes(OptimizerName optimizer) => optimizer switch
-    {
-        OptimizerName.Sgd => 0,
-        OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit => 2,
-        OptimizerName.Adafactor => 1,
-        OptimizerName.Lion or OptimizerName.Adagrad or OptimizerName.Rmsprop or OptimizerName.Muon => 4,
-        _ => 8,
-    };
 }

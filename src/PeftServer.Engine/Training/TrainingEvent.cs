@@ -26,7 +26,8 @@ public sealed record TrainingEvent
 
     /// <summary>
     /// For <see cref="TrainingEventType.Metrics"/>: step, total_steps, train_loss, train_mean_token_accuracy,
-    /// learning_rate, grad_norm, tokens, tokens_per_second, epoch, eta_seconds, valid_loss, valid_mean_token_accuracy, …
+    /// learning_rate, grad_norm, tokens, tokens_per_second, epoch, eta_seconds, valid_loss, valid_mean_token_accuracy, …; and of the machine mfu, memory_bytes,
+    /// memory_peak_bytes, device_memory_bytes, device_memory_peak_bytes, device_memory_reserved_bytes, those that there are.
     /// For <see cref="TrainingEventType.Succeeded"/>: trained_tokens, adapter (folder).
     /// </summary>
     public IReadOnlyDictionary<string, JsonElement>? Data { get; init; }

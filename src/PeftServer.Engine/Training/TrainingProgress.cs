@@ -5,7 +5,7 @@ internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimePro
 {
     private readonly long _started = clock.GetTimestamp();
     private readonly int _first = stepsDone;
-    private readonly Queue<(int Tokens, TimeSpan Time)> _recent = new();
+    private readonly Queue<StepResult> _recent = new();
 
     public int StepsDone { get; private set; } = stepsDone;
 
@@ -13,7 +13,12 @@ internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimePro
     public long Tokens { get; private set; } = tokens;
 
     /// <summary>Over the last 20 steps.</summary>
-    public double TokensPerSecond => _recent.Sum(step => step.Tokens) / Math.Max(1e-9, _recent.Sum(step => step.Time.TotalSeconds));
+    public double TokensPerSecond => _recent.Sum(step => step.TokenCount) / RecentSeconds;
+
+    /// <summary>Operations a second that the model needed, over the same steps.</summary>
+    public double FlopsPerSecond => _recent.Sum(step => step.Flops) / RecentSeconds;
+
+    private double RecentSeconds => Math.Max(1e-9, _recent.Sum(step => step.Time.TotalSeconds));
 
     /// <summary>From the mean time of the steps since this process began: a resumed run does not count what it skipped.</summary>
     public double SecondsLeft =>
@@ -23,7 +28,7 @@ internal sealed class TrainingProgress(TrainingPlan plan, int stepsDone, TimePro
     {
         StepsDone = step.Step;
         Tokens += step.TokenCount;
-        _recent.Enqueue((step.TokenCount, step.Time));
+        _recent.Enqueue(step);
         if (_recent.Count > 20)
         {
             _recent.Dequeue();

@@ -41,6 +41,12 @@ public sealed record TrainingSpec
     /// <summary>auto, cpu or cuda:N.</summary>
     public string Device { get; init; } = "auto";
 
+    /// <summary>
+    /// What the device multiplies in a second at most, in TFLOP/s: the measure of the metric <c>mfu</c>. Absent: the vendor's figure of a known GPU; no such metric
+    /// elsewhere.
+    /// </summary>
+    public double? PeakTflops { get; init; }
+
     /// <summary>Reads <paramref name="path"/> and makes its paths absolute. Throws <see cref="JsonException"/>.</summary>
     public static TrainingSpec Read(string path)
     {

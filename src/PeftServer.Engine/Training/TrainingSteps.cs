@@ -29,7 +29,8 @@ internal static class TrainingSteps
         return fast;
     }
 
-    private static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings) =>
+    /// <summary>Why the hand-written step does not apply; null where it does. The model may be shapes alone.</summary>
+    public static string? Obstacle(CausalLanguageModel model, Adapter adapter, Device device, TrainingArguments arguments, AdapterConfig config, SftSettings settings) =>
         !arguments.Fast ? "training.fast is false"
         : arguments.NeftuneNoiseAlpha > 0 ? "neftune_noise_alpha is set"
         : settings != new SftSettings() ? "the loss is not the plain one"

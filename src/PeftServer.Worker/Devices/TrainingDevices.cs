@@ -19,10 +19,13 @@ internal sealed class TrainingDevices
     internal TrainingDevices(string setting, int gpus)
     {
         _free = [.. Named(setting, gpus).Select(TrainingDevice.Parse)];
-        Count = _free.Count;
+        (Count, Description) = (_free.Count, Describe(_free));
     }
 
     public int Count { get; }
+
+    /// <summary>What this host has, as the list of workers shows it: <c>cpu 23GiB</c>, <c>2 cuda 139GiB</c>.</summary>
+    public string Description { get; }
 
     public int Free
     {
@@ -53,6 +56,10 @@ internal sealed class TrainingDevices
         }
     }
 
+    private static string Describe(IReadOnlyCollection<TrainingDevice> devices) => string.Join(", ", devices
+        .GroupBy(device => (IsGpu: device.Gpu is not null, device.MemoryBytes)).OrderBy(kind => kind.Key)
+        .Select(kind => (kind.Count() > 1 ? $"{kind.Count()} " : "") + (kind.Key.IsGpu ? "cuda" : "cpu") + (kind.Key.MemoryBytes is { } bytes ? $" {bytes >> 30}GiB" : "")));
+
     private static IEnumerable<string> Named(string setting, int gpus) => setting switch
     {
         "auto" when gpus > 0 => Enumerable.Range(0, gpus).Select(gpu => $"cuda:{gpu}"),
@@ -70,6 +77,9 @@ internal sealed record TrainingDevice(string Name, int? Gpu)
 {
     /// <summary>What the trainer's spec says.</summary>
     public string NameInTrainer => Gpu is null ? "cpu" : "cuda:0";
+
+    /// <summary>Its memory, the host's for the CPU; null where it is not known.</summary>
+    public long? MemoryBytes => Gpu is { } index ? DeviceMemory.Gpu(index) : DeviceMemory.Host;
 
     public static TrainingDevice Parse(string name) =>
         new(name, name.StartsWith("cuda:", StringComparison.Ordinal) ? int.Parse(name.AsSpan(5), System.Globalization.CultureInfo.InvariantCulture) : null);

@@ -30,7 +30,7 @@ internal sealed class HangfireServers(IServiceProvider services, JobStorage stor
     private BackgroundJobServer Start(string queue, int workers) => new(
         new BackgroundJobServerOptions
         {
-            ServerName = $"{Environment.MachineName}:{queue}",
+            ServerName = queue == JobAlarms.Train ? $"{Environment.MachineName}:{queue} ({devices.Description})" : $"{Environment.MachineName}:{queue}", // what the dashboard lists
             Queues = [queue],
             WorkerCount = workers,
             Activator = new ServiceActivator(services),

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Microsoft.Extensions.Options;
 using PeftServer.Core.Files;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
@@ -15,7 +16,7 @@ internal sealed class StagingException(JobError error) : Exception(error.Message
 }
 
 /// <summary>Puts what a run needs into its folder. The trainer knows no store and no database.</summary>
-internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts)
+internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts, IOptions<WorkerOptions> options)
 {
     /// <summary>
     /// Makes the folder of this attempt; checkpoints of a former run on this host move into it, so the trainer goes on from
@@ -50,7 +51,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
         await from.CopyToAsync(to, cancellationToken);
     }
 
-    private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, bool mixes, CancellationToken cancellationToken)
+    private async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, bool mixes, CancellationToken cancellationToken)
     {
         var spec = new TrainingSpec
         {
@@ -63,6 +64,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             Method = job.Method,
             Training = job.Training,
             Device = device.NameInTrainer,
+            PeakTflops = options.Value.PeakTflops,
         };
         await File.WriteAllBytesAsync(run.Spec, JsonSerializer.SerializeToUtf8Bytes(spec, PeftJson.Indented), cancellationToken);
     }

@@ -14,8 +14,6 @@ public sealed class TrainerRulesTests
 
     private static readonly string[] Other = ["""{"prompt": "Colour: ", "completion": "blue"}"""];
 
-    private static readonly string[] Pairs = [.. Enumerable.Range(0, 4).Select(i => $$"""{"prompt": "Colour {{i}}: ", "chosen": "blue {{i}}", "rejected": "a very long red {{i}}"}""")];
-
     [Fact]
     public void Run_LoadBestModelAtEnd_GivesTheWeightsOfTheBestEvaluation()
     {
@@ -121,41 +119,6 @@ public sealed class TrainerRulesTests
         using var run = new TrainingRun(Texts, change: a => a with { EvalSteps = 1, MetricForBestModel = "eval_f2" }, evaluated: Other);
 
         Should.Throw<TrainingException>(() => run.Run()).Message.ShouldBe("metric_for_best_model: 'f2' is not evaluated. There are loss, mean_token_accuracy, perplexity.");
-    }
-
-    [Theory]
-    [InlineData(TrainingMethodType.Supervised)]
-    [InlineData(TrainingMethodType.Dpo)]
-    public void Run_OutOfMemory_SplitsTheMicroBatchAndChangesNothing(TrainingMethodType type)
-    {
-        var rows = type is TrainingMethodType.Dpo ? Pairs : Texts;
-        TrainingArguments Change(TrainingArguments a) => a with { MaxSteps = 3, PerDeviceTrainBatchSize = 4, Optim = OptimizerName.Sgd, MaxGradNorm = 0, Fast = false };
-        using var whole = new TrainingRun(rows, new TrainingMethod { Type = type }, Change, dropout: 0);
-        using var split = new TrainingRun(rows, new TrainingMethod { Type = type }, Change, dropout: 0);
-        whole.Run();
-
-        split.Run(beforeMicroBatch: size =>
-        {
-            if (size > 1)
-            {
-                throw new InvalidOperationException("CUDA out of memory. Tried to allocate 2.00 GiB.");
-            }
-        }).ShouldBe(TrainingOutcome.Succeeded);
-
-        split.Messages.ShouldContain("A micro-batch of 4 rows does not fit into memory; from here on it is 2.");
-        split.Messages.ShouldContain("A micro-batch of 2 rows does not fit into memory; from here on it is 1.");
-        foreach (var (ours, theirs) in split.Losses.Zip(whole.Losses))
-        {
-            ours.ShouldBe(theirs, 1e-5 * theirs);
-        }
-
-        using var scope = NewDisposeScope();
-        using var a = SafetensorsFile.Open(split.Weights);
-        using var b = SafetensorsFile.Open(whole.Weights);
-        foreach (var name in a.Header.Entries.Keys)
-        {
-            a.Tensor(name).allclose(b.Tensor(name), 1e-4, 1e-6).ShouldBeTrue(name);
-        }
     }
 
     [Fact]

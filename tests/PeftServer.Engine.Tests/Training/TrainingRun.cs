@@ -64,7 +64,7 @@ internal sealed class TrainingRun : IDisposable
 
     /// <summary>Runs on; stops as <paramref name="stop"/> says once <paramref name="steps"/> steps are reported.</summary>
     public TrainingOutcome Run(
-        int? steps = null, StopRequest stop = StopRequest.None, Action<int>? beforeMicroBatch = null, Func<string, long>? freeDisk = null)
+        int? steps = null, StopRequest stop = StopRequest.None, Action<int>? beforeMicroBatch = null, Func<string, long>? freeDisk = null, Action<int>? beforeEvaluation = null, bool? triesLongest = null)
     {
         var control = new TrainerControl();
         using var events = new EventLog(Folder, TimeProvider.System, written =>
@@ -78,6 +78,8 @@ internal sealed class TrainingRun : IDisposable
         return new Trainer(Spec, Folder, events, control, Clock)
         {
             BeforeMicroBatch = beforeMicroBatch,
+            BeforeEvaluation = beforeEvaluation,
+            TriesLongest = triesLongest,
             FreeDisk = freeDisk ?? DiskSpace.Free,
         }.Run();
     }

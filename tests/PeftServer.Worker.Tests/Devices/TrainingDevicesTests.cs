@@ -28,6 +28,24 @@ public sealed class TrainingDevicesTests
     }
 
     [Fact]
+    public void Description_Cpu_TellsTheHostsMemory()
+    {
+        var devices = new TrainingDevices("cpu", 0);
+
+        devices.TryTake(out var cpu).ShouldBeTrue();
+        cpu!.MemoryBytes!.Value.ShouldBeGreaterThan(256 << 20);
+        devices.Description.ShouldBe($"cpu {cpu.MemoryBytes >> 30}GiB");
+    }
+
+    [Fact]
+    public void Description_GpusThatNobodyKnows_CountsThem()
+    {
+        Assert.SkipWhen(DeviceMemory.Gpu(0) is not null, "This host has GPUs.");
+
+        new TrainingDevices("cuda:0,cuda:1", 2).Description.ShouldBe("2 cuda");
+    }
+
+    [Fact]
     public void NameInTrainer_Gpu_IsTheOnlyOneItSees()
     {
         TrainingDevice.Parse("cuda:3").ShouldBe(new TrainingDevice("cuda:3", 3));

@@ -54,6 +54,9 @@ internal sealed class ActivationPlanner
     public static ActivationPlanner ForFreeMemory(FastDecoder model) => new(
         model, Usable * (model.Model.Device.type is DeviceType.CUDA ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes), null);
 
+    /// <summary>Plans for so many bytes beside the weights; the model may be shapes alone.</summary>
+    public static ActivationPlanner ForBytes(long bytes, FastDecoder model) => new(model, Usable * bytes, null);
+
     public static ActivationPlanner Always(ActivationPlan plan, FastDecoder model) => new(model, 0, plan);
 
     /// <summary>The plan for a batch.</summary>
@@ -88,7 +91,7 @@ internal sealed class ActivationPlanner
     }
 
     /// <summary>Bytes beside the weights while a batch goes through the model as planned.</summary>
-    private double Bytes(ActivationPlan plan, SftBatch batch)
+    public double Bytes(ActivationPlan plan, SftBatch batch)
     {
         var tokens = Math.Min(batch.TokenCount, Math.Max(plan.PassTokens, Longest(batch))); // at once
         var heads = _model.Heads;

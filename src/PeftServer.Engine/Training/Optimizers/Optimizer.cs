@@ -87,6 +87,7 @@ public abstract class Optimizer : IDisposable
         StepCount.add_(TensorArithmetic.One);
         foreach (var slice in IsPerWeight ? WeightSlices(learningRate) : GroupSlices(learningRate))
         {
+            using var inner = NewDisposeScope(); // what one weight's update takes goes before the next one's comes
             Update(slice);
         }
     }

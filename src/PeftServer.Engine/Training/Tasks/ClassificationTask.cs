@@ -22,12 +22,13 @@ internal sealed class ClassificationTask(
     {
         using var batch = ForwardBatch.Packed([.. rows.Select(row => row.Ids)], [adapter], model.Device, dropout, tokenTypes: [.. rows.Select(row => row.TypeIds)]);
         var scores = model.Predict(batch); // [rows, classes]
+        var result = CrossEntropy.Of(scores, tensor(rows.Select(row => (long)row.Label).ToArray(), device: model.Device), settings.LabelSmoothingFactor);
         if (dropout is null)
         {
             _guesses.AddRange(rows.Select(row => row.Label).Zip(scores.argmax(-1).cpu().data<long>().ToArray(), (truth, guess) => (truth, (int)guess)));
         }
 
-        return CrossEntropy.Of(scores, tensor(rows.Select(row => (long)row.Label).ToArray(), device: model.Device), settings.LabelSmoothingFactor);
+        return result;
     }
 
     public override IReadOnlyDictionary<string, double> EvaluationScores()

@@ -24,7 +24,7 @@ internal sealed class EmbeddingTask(IReadOnlyList<TextGroup> groups, Classificat
         .. window.Select(rows =>
         {
             var batch = rows.Select(row => groups[row]).ToList();
-            return new MicroBatch(batch.Sum(group => group.Texts.Sum(text => text.Length)), dropout =>
+            return new MicroBatch(new BatchShape([.. batch.SelectMany(group => group.Texts.Select(text => text.Length))], 0), dropout =>
             {
                 using var scope = NewDisposeScope();
                 return Backward(Loss(batch, dropout), 1.0 / window.Count).MoveToOuterDisposeScope();

@@ -32,7 +32,7 @@ internal sealed class GrpoTask(
         var targets = completions.Sum(each => each.Row.TrainedCount);
         return
         [
-            .. batches.Select(batch => new MicroBatch(batch.Sum(each => each.Row.InputIds.Length), dropout =>
+            .. batches.Select(batch => new MicroBatch(BatchShape.Of(SftBatch.Of(batch.Select(each => each.Row)), frozenPasses: settings.Beta > 0 ? 1 : 0), dropout =>
             {
                 using var scope = NewDisposeScope();
                 var result = Loss(batch, (Math.Max(1, targets), batches.Count), dropout);

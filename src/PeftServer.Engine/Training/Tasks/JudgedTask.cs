@@ -21,7 +21,7 @@ internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength,
         .. window.Select(rows =>
         {
             var batch = rows.Select(row => judged[row]).ToList();
-            return new MicroBatch(Tokens(batch).TokenCount, dropout =>
+            return new MicroBatch(BatchShape.Of(Tokens(batch), frozenPasses: settings.LossType is KtoLossType.Kto ? 3 : 1), dropout =>
             {
                 using var scope = NewDisposeScope();
                 return Backward(Loss(batch, dropout), (double)rows.Length / window.Sum(each => each.Length)).MoveToOuterDisposeScope();

@@ -26,7 +26,7 @@ internal sealed class PreferenceTask(
         .. window.Select(rows =>
         {
             var batch = new PairBatch([.. rows.Select(row => pairs[row])], maxLength, settings is OrpoSettings);
-            return new MicroBatch(batch.Tokens.TokenCount, dropout =>
+            return new MicroBatch(BatchShape.Of(batch.Tokens, frozenPasses: settings is DpoSettings ? 1 : 0), dropout =>
             {
                 using var scope = NewDisposeScope();
                 return Backward(Loss(batch, dropout), (double)rows.Length / window.Sum(each => each.Length)).MoveToOuterDisposeScope();

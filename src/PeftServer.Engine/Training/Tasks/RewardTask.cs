@@ -19,7 +19,7 @@ internal sealed class RewardTask(IReadOnlyList<PreferenceRow> pairs, int maxLeng
         .. window.Select(rows =>
         {
             var batch = rows.Select(row => pairs[row]).ToList();
-            return new MicroBatch(Sequences(batch).Sum(ids => ids.Length), dropout =>
+            return new MicroBatch(new BatchShape([.. Sequences(batch).Select(ids => ids.Length)], 2 * batch.Count), dropout =>
             {
                 using var scope = NewDisposeScope();
                 return Backward(Loss(batch, dropout), (double)rows.Length / window.Sum(each => each.Length)).MoveToOuterDisposeScope();

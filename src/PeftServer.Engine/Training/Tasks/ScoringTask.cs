@@ -18,7 +18,7 @@ internal abstract class ScoringTask<T>(IReadOnlyList<T> all) : TrainingTask
         var share = 1.0 / batches.Sum(batch => batch.Sum(TargetsOf));
         return
         [
-            .. batches.Select(batch => new MicroBatch(batch.Sum(TokensOf), dropout =>
+            .. batches.Select(batch => new MicroBatch(ShapeOf(batch), dropout =>
             {
                 using var scope = NewDisposeScope();
                 var (sum, correct) = Score(batch, dropout);
@@ -35,6 +35,9 @@ internal abstract class ScoringTask<T>(IReadOnlyList<T> all) : TrainingTask
         var (sum, correct) = Score(batch, dropout: null);
         return (new ObjectiveResult(sum.Times(1.0 / targets), Metrics(correct.Times(1.0 / targets))).MoveToOuterDisposeScope(), targets);
     }
+
+    /// <summary>What goes through the model for some rows.</summary>
+    protected virtual BatchShape ShapeOf(IReadOnlyList<T> rows) => new([.. rows.Select(TokensOf)], rows.Sum(TargetsOf));
 
     protected abstract long LineOf(T row);
 

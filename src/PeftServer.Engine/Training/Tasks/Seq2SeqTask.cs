@@ -14,6 +14,9 @@ internal sealed class Seq2SeqTask(IReadOnlyList<SequencePair> pairs, Seq2SeqLang
 
     protected override int TargetsOf(SequencePair row) => row.TargetIds.Length;
 
+    protected override BatchShape ShapeOf(IReadOnlyList<SequencePair> rows) =>
+        new([.. rows.Select(row => row.TargetIds.Length)], rows.Sum(TargetsOf)) { Sources = [.. rows.Select(row => row.SourceIds.Length)] };
+
     protected override (Tensor Sum, Tensor Correct) Score(IReadOnlyList<SequencePair> rows, Generator? dropout)
     {
         using var source = model.Read([.. rows.Select(row => row.SourceIds)], [adapter], dropout);

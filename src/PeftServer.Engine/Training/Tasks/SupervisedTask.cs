@@ -19,6 +19,26 @@ internal sealed class SupervisedTask(
 
     public override IEnumerable<long> Lines(int row) => rows[row].Select(document => document.Line);
 
+    /// <summary>The rows of a run as batches count them: as its settings pack or cut them.</summary>
+    public static IReadOnlyList<TrainingRow[]> RowsOf(TrainingData data, TrainingSpec spec, int maxLength)
+    {
+        var pretrains = spec.Method.Settings is PretrainingSettings;
+        if (!spec.Training.Packing && !pretrains)
+        {
+            return [.. data.Rows.Select(row => new[] { row })];
+        }
+
+        // A text that is read whole for pretraining is cut into pieces, each a document of its own.
+        var length = RowLength(data, spec, maxLength);
+        return spec.Training.Packing
+            ? Pack(data.Rows, length, pretrains ? PackingStrategy.BfdSplit : PackingStrategy.Bfd)
+            : [.. data.Rows.SelectMany(row => Pack([row], length, PackingStrategy.BfdSplit)).SelectMany(row => row.Select(piece => new[] { piece }))];
+    }
+
+    /// <summary>Tokens that a packed row may have.</summary>
+    public static int RowLength(TrainingData data, TrainingSpec spec, int maxLength) =>
+        spec.Method.Settings is PretrainingSettings ? maxLength : spec.Training.MaxLength ?? data.Summary.LongestRow;
+
     /// <summary>Documents put into rows of at most <paramref name="length"/> tokens, those that share a row beside each other.</summary>
     public static IReadOnlyList<TrainingRow[]> Pack(IReadOnlyList<TrainingRow> documents, int length, PackingStrategy strategy = PackingStrategy.Bfd) =>
     [
@@ -37,7 +57,7 @@ internal sealed class SupervisedTask(
     {
         var batches = window.Select(Batch).ToList();
         var share = 1.0 / batches.Sum(batch => batch.LossCount); // each micro-batch weighs by the tokens that count over the whole window
-        return [.. batches.Select(batch => new MicroBatch(batch.TokenCount, dropout => Train(batch, share, dropout)))];
+        return [.. batches.Select(batch => new MicroBatch(BatchShape.Of(batch), dropout => Train(batch, share, dropout)))];
     }
 
     public override (ObjectiveResult Result, double Weight) Evaluate(int[] chosen)

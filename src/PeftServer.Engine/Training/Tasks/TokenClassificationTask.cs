@@ -25,12 +25,13 @@ internal sealed class TokenClassificationTask(
         var marks = rows.SelectMany(row => row.Labels).ToArray();
         var places = Enumerable.Range(0, marks.Length).Where(i => marks[i] != TaggedSequence.Ignored).ToArray();
         var scores = model.Predict(batch).index_select(0, tensor(batch.PlacesOf([.. places.Select(place => (long)place)]), device: model.Device)); // [words, tags]
+        var result = CrossEntropy.Of(scores, tensor(places.Select(place => (long)marks[place]).ToArray(), device: model.Device), settings.LabelSmoothingFactor);
         if (dropout is null)
         {
             Keep(rows, scores.argmax(-1).cpu().data<long>().ToArray());
         }
 
-        return CrossEntropy.Of(scores, tensor(places.Select(place => (long)marks[place]).ToArray(), device: model.Device), settings.LabelSmoothingFactor);
+        return result; // kept once it is whole: a batch that did not fit comes again in parts
     }
 
     public override IReadOnlyDictionary<string, double> EvaluationScores()

@@ -47,6 +47,6 @@ internal abstract class TrainingTask : IDisposable
 }
 
 /// <summary>Rows that go through the model together. What the micro-batches of a step give adds up to the step's loss and metrics.</summary>
-/// <param name="TokenCount">Tokens that go through the model.</param>
+/// <param name="Shape">What goes through the model.</param>
 /// <param name="ForwardBackward">Adds this micro-batch's gradients; takes what draws dropout.</param>
-internal sealed record MicroBatch(int TokenCount, Func<Generator?, ObjectiveResult> ForwardBackward);
+internal sealed record MicroBatch(BatchShape Shape, Func<Generator?, ObjectiveResult> ForwardBackward);

@@ -68,20 +68,10 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
 
     private IReadOnlyList<TrainingRow[]> Packed(TrainingData data)
     {
-        var pretrains = spec.Method.Settings is PretrainingSettings;
-        if (!spec.Training.Packing && !pretrains)
-        {
-            return [.. data.Rows.Select(row => new[] { row })];
-        }
-
-        // A text that is read whole for pretraining is cut into pieces, each a document of its own.
-        var length = pretrains ? MaxLength : spec.Training.MaxLength ?? data.Summary.LongestRow;
-        var packed = spec.Training.Packing
-            ? SupervisedTask.Pack(data.Rows, length, pretrains ? PackingStrategy.BfdSplit : PackingStrategy.Bfd)
-            : [.. data.Rows.SelectMany(row => SupervisedTask.Pack([row], length, PackingStrategy.BfdSplit)).SelectMany(row => row.Select(piece => new[] { piece }))];
+        var packed = SupervisedTask.RowsOf(data, spec, MaxLength);
         if (packed.Count != data.Rows.Count)
         {
-            events.Message($"Packed {data.Rows.Count} rows into {packed.Count} of up to {length} tokens.");
+            events.Message($"Packed {data.Rows.Count} rows into {packed.Count} of up to {SupervisedTask.RowLength(data, spec, MaxLength)} tokens.");
         }
 
         return packed;
