@@ -92,6 +92,20 @@ public sealed record TrainingMethod
         _ => TaskType.CausalLm,
     };
 
+    /// <summary>What the policy is held to, as far as the settings say; null: as the run starts.</summary>
+    [JsonIgnore]
+    public PreferenceReference? Reference => Settings switch
+    {
+        DpoSettings settings => settings.Reference,
+        KtoSettings settings => settings.Reference,
+        GrpoSettings settings => settings.Reference,
+        _ => null,
+    };
+
+    /// <summary>Whether the method measures the policy against a reference.</summary>
+    [JsonIgnore]
+    public bool HasReference => Settings is DpoSettings or KtoSettings or GrpoSettings { Beta: > 0 };
+
     /// <summary>The head that is trained.</summary>
     [JsonIgnore]
     public ModelHead Head => ModelCatalog.HeadFor(TaskType)!.Value;

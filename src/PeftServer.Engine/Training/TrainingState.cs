@@ -8,6 +8,9 @@ internal sealed record TrainingState
     /// <summary>Tokens that went through the model.</summary>
     public long Tokens { get; init; }
 
+    /// <summary>Digest of the adapter that the run started from; null where it started anew.</summary>
+    public string? StartingAdapterSha256 { get; init; }
+
     /// <summary>The best evaluation so far; null before the first.</summary>
     public double? BestMetric { get; init; }
 

@@ -23,6 +23,9 @@ public record GrpoSettings : IMethodSettings
     [Range(0.0, 1e3)]
     public double Beta { get; init; }
 
+    /// <summary>What β holds the policy to; absent: the adapter that the run starts from, frozen, or the base where it starts from none, as TRL's trainer does.</summary>
+    public PreferenceReference? Reference { get; init; }
+
     /// <summary>The ratio is clipped below 1 − ε.</summary>
     [Range(0.0, 1.0)]
     public double Epsilon { get; init; } = 0.2;

@@ -7,7 +7,7 @@ using PeftServer.Engine.Training.Objectives;
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>Reads the files of a run into what its method learns from.</summary>
-internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, PretrainedModel model, Adapter adapter, IReadOnlyList<string> labels, TrainerControl control)
+internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, PretrainedModel model, Adapter adapter, IReadOnlyList<string> labels, TrainerControl control, Adapter? frozenAdapter = null)
 {
     private readonly Tokenizer _tokenizer = Tokenizer.Load(spec.Model);
 
@@ -33,9 +33,9 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
         {
             TrainingData texts => Supervised(path, texts, spec.Method.Settings as SftSettings ?? Plain((PretrainingSettings)spec.Method.Settings), trains),
             PreferenceData answers when spec.Method.Settings is KtoSettings settings =>
-                new JudgedTask([.. answers.Judged, .. PreferenceRow.ToJudged(answers.Pairs)], MaxLength, Causal, adapter, settings),
+                new JudgedTask([.. answers.Judged, .. PreferenceRow.ToJudged(answers.Pairs)], MaxLength, Causal, adapter, settings, frozenAdapter),
             PreferenceData answers when spec.Method.Settings is RewardSettings settings => new RewardTask(answers.Pairs, MaxLength, Reader, adapter, settings),
-            PreferenceData answers => new PreferenceTask(answers.Pairs, MaxLength, Causal, adapter, spec.Method.Settings),
+            PreferenceData answers => new PreferenceTask(answers.Pairs, MaxLength, Causal, adapter, spec.Method.Settings, frozenAdapter),
             PromptData prompts => new GrpoTask(
                 prompts.Rows, _tokenizer, Stops(), Causal, adapter, (GrpoSettings)spec.Method.Settings, () => control.Request is StopRequest.None),
             ClassData texts => new ClassificationTask(texts.Rows, Reader, adapter, (ClassificationSettings)spec.Method.Settings),
