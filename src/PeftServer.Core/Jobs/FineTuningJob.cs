@@ -17,6 +17,9 @@ public sealed class FineTuningJob
     /// <summary>Name of the base model.</summary>
     public required string BaseModel { get; init; }
 
+    /// <summary>Name of the fine-tuned model whose adapter training goes on from; null: it starts anew.</summary>
+    public string? StartingModel { get; init; }
+
     public required string TrainingFile { get; init; }
 
     public string? ValidationFile { get; init; }

@@ -15,7 +15,7 @@ internal sealed class StagingException(JobError error) : Exception(error.Message
 }
 
 /// <summary>Puts what a run needs into its folder. The trainer knows no store and no database.</summary>
-internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts)
+internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts, StartingModels startingModels)
 {
     /// <summary>
     /// Makes the folder of this attempt; checkpoints of a former run on this host move into it, so the trainer goes on from
@@ -38,8 +38,9 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             Directory.Move(former.Checkpoints, run.Checkpoints);
         }
 
-        var mixes = await experts.StageAsync(job, run.Experts, cancellationToken);
-        await WriteSpecAsync(run, job, model, device, mixes, cancellationToken);
+        var starts = await startingModels.StageAsync(job, run.StartingAdapter, former?.StartingAdapter, cancellationToken);
+        var mixes = !starts && await experts.StageAsync(job, run.Experts, cancellationToken);
+        await WriteSpecAsync(run, job, model, device, (mixes, starts), cancellationToken);
         return run;
     }
 
@@ -50,7 +51,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
         await from.CopyToAsync(to, cancellationToken);
     }
 
-    private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, bool mixes, CancellationToken cancellationToken)
+    private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, (bool Mixes, bool Starts) adapters, CancellationToken cancellationToken)
     {
         var spec = new TrainingSpec
         {
@@ -59,7 +60,8 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             TrainingFile = Path.GetFileName(run.TrainingFile),
             ValidationFile = job.ValidationFile is null ? null : Path.GetFileName(run.ValidationFile),
             Peft = job.Peft,
-            Experts = mixes ? Path.GetFileName(run.Experts) : null,
+            StartingAdapter = adapters.Starts ? Path.GetFileName(run.StartingAdapter) : null,
+            Experts = adapters.Mixes ? Path.GetFileName(run.Experts) : null,
             Method = job.Method,
             Training = job.Training,
             Device = device.NameInTrainer,
