@@ -50,7 +50,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
 
         var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request));
         faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
-        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, method.Faults()));
+        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, [.. method.Faults(), .. AutoOf(request).Contains(AutoSettings.BatchSize) ? [] : method.Faults(Merge(request))]));
         faults.AddRange(Ranges("training", settings.Training, settings.Training.Faults()));
         if (request.ValidationFile is null && settings.Training.NeedsEvaluation is { } field)
         {

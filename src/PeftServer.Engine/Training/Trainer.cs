@@ -45,17 +45,18 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var validation = spec.ValidationFile is null || _arguments.EvalStrategy is IntervalStrategy.No ? null : tasks.Read(spec.ValidationFile, trains: false);
         using var board = _arguments.ReportTo is ReportTarget.Tensorboard ? new TensorBoardLog(runFolder, clock) : null;
 
-        var plan = new TrainingPlan(task.Rows, _arguments);
+        var plan = TrainingPlan.For(task.Rows, _arguments, spec.Method);
         adapter.BeginTraining(plan.TotalSteps);
         RequireDisk((_arguments.SaveTotalLimit ?? 1) + 2, optimizer, adapter, "before the run");
         var state = Restored(TrainingCheckpoint.Restore(runFolder, optimizer, adapter));
+        task.Progress = state.Task;
         var progress = new TrainingProgress(plan, state.StepsDone, clock, state.Tokens);
         if (progress.StepsDone > 0)
         {
             events.Message($"Going on from the checkpoint after step {progress.StepsDone}.");
         }
 
-        var run = new RunState(_startingSha256, progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer, adapter);
+        var run = new RunState(_startingSha256, progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), task, optimizer, adapter);
         var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
         if (device.type is DeviceType.CUDA && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
@@ -220,7 +221,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private void Refuse()
     {
-        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).FirstOrDefault() is { } fault)
+        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).Concat(spec.Method.Faults(_arguments)).FirstOrDefault() is { } fault)
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }
@@ -351,7 +352,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>What a run carries from step to step.</summary>
-    private sealed record RunState(string? StartingAdapterSha256, TrainingProgress Progress, BestModel Best, LossWatch Watch, Optimizer Optimizer, Adapter Adapter)
+    private sealed record RunState(string? StartingAdapterSha256, TrainingProgress Progress, BestModel Best, LossWatch Watch, TrainingTask Task, Optimizer Optimizer, Adapter Adapter)
     {
         public TrainingState State => new()
         {
@@ -362,6 +363,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             BestStep = Best.Step,
             EvaluationsWithoutGain = Best.EvaluationsWithoutGain,
             RecentLosses = Watch.Recent,
+            Task = Task.Progress,
         };
     }
 }

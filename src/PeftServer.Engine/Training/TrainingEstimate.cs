@@ -54,7 +54,7 @@ public sealed record TrainingEstimate
             throw new TrainingException($"No row of {Path.GetFileName(spec.TrainingFile)} can be used: {summary.Reasons.Keys.FirstOrDefault()}");
         }
 
-        var plan = new TrainingPlan((int)summary.Used, spec.Training);
+        var plan = TrainingPlan.For((int)summary.Used, spec.Training, spec.Method);
         var passes = (double)plan.TotalSteps / plan.StepsPerEpoch;
         var tokens = (long)(summary.Tokens * passes);
         var width = halves ? 2 : 4;

@@ -140,6 +140,9 @@ public sealed record TrainingMethod
         Validator.TryValidateObject(settings, new ValidationContext(settings), faults, validateAllProperties: true);
         return [.. faults, .. (settings as IMethodSettings)?.Contradictions() ?? []];
     }
+
+    /// <summary>What contradicts how the run trains: field of the method and remedy.</summary>
+    public IEnumerable<ValidationResult> Faults(TrainingArguments training) => Settings is GrpoSettings settings ? RolloutPlan.Faults(training, settings) : [];
 }
 
 /// <summary>Settings that can contradict each other, beyond the range of each.</summary>
