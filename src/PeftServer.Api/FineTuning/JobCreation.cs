@@ -56,7 +56,7 @@ internal static partial class JobCreation
         var model = await models.ResolveAsync(Tenancy.DefaultProject, request.Model, cancellationToken);
         var starting = model?.Adapter is { } adapter ? await SettingsOfAsync(adapter, store, cancellationToken) : null;
         var (settings, faults) = JobSettings.Resolve(request, document.RootElement, starting);
-        faults = [.. faults, .. await CheckNamesAsync(request, model, files, models, cancellationToken)];
+        faults = [.. faults, .. await CheckNamesAsync(request, model, files, models, cancellationToken), .. await CheckEmbeddersAsync(settings, models, cancellationToken)];
         if (faults.Count > 0)
         {
             return ApiError.From(faults);
@@ -158,6 +158,22 @@ internal static partial class JobCreation
                     : $"invalid {field}: '{id}' has the purpose '{file.Purpose}'. Upload it with the purpose 'fine-tune'.", field));
             }
         }
+    }
+
+    private static async Task<IReadOnlyList<ErrorDetail>> CheckEmbeddersAsync(JobSettings settings, ModelDirectory models, CancellationToken cancellationToken)
+    {
+        var faults = new List<ErrorDetail>();
+        foreach (var name in settings.Method.EmbeddingModels)
+        {
+            if (await models.ResolveAsync(Tenancy.DefaultProject, name, cancellationToken) is not { Base: not null, Adapter: null })
+            {
+                faults.Add(new(
+                    $"'{ForeignText.Clean(name, 200)}' is no base model of this server. GET /v1/models lists the models; cosine needs one that embeds texts.",
+                    "method.grpo.grader.embedding_model", "model_not_available"));
+            }
+        }
+
+        return faults;
     }
 
     /// <summary>The settings of an adapter, out of its adapter_config.json.</summary>

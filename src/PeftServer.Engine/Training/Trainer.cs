@@ -226,6 +226,11 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }
 
+        if (spec.Method.EmbeddingModels.FirstOrDefault(name => spec.EmbeddingModels?.ContainsKey(name) is not true) is { } model)
+        {
+            throw new TrainingException($"method.grpo.grader.embedding_model: there is no '{model}' in the spec's embedding_models. Add its folder there.");
+        }
+
         if (spec.ValidationFile is null && _arguments.NeedsEvaluation is { } field)
         {
             throw new TrainingException($"{field} needs evaluations, but there is no validation_file. Add one, or leave {field} out.");

@@ -102,6 +102,10 @@ public sealed record TrainingMethod
         _ => null,
     };
 
+    /// <summary>Names of the models that the method's grader embeds texts by.</summary>
+    [JsonIgnore]
+    public IEnumerable<string> EmbeddingModels => (Settings as GrpoSettings)?.Grader?.EmbeddingModels.Distinct() ?? [];
+
     /// <summary>Whether the method measures the policy against a reference.</summary>
     [JsonIgnore]
     public bool HasReference => Settings is DpoSettings or KtoSettings or GrpoSettings { Beta: > 0 };

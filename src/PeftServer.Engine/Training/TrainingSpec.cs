@@ -38,6 +38,9 @@ public sealed record TrainingSpec
     /// <summary>Folder of the adapters that the method mixes, in folders 0, 1, …; for X-LoRA.</summary>
     public string? Experts { get; init; }
 
+    /// <summary>Folders of the models that graders embed texts by, by their names.</summary>
+    public IReadOnlyDictionary<string, string>? EmbeddingModels { get; init; }
+
     /// <summary>What is learnt. Absent: supervised fine-tuning.</summary>
     public TrainingMethod Method { get; init; } = new();
 
@@ -66,6 +69,7 @@ public sealed record TrainingSpec
         {
             Peft = start is null ? spec.Peft : StartingAdapters.Resolve(AdapterFile.ReadConfig(start), given as JsonObject),
             StartingAdapter = start,
+            EmbeddingModels = spec.EmbeddingModels?.ToDictionary(model => model.Key, model => Path.GetFullPath(model.Value, folder)),
             Model = Path.GetFullPath(spec.Model, folder),
             TrainingFile = Path.GetFullPath(spec.TrainingFile, folder),
             Experts = spec.Experts is null ? null : Path.GetFullPath(spec.Experts, folder),

@@ -51,7 +51,10 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
         await from.CopyToAsync(to, cancellationToken);
     }
 
-    private static async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, (bool Mixes, bool Starts) adapters, CancellationToken cancellationToken)
+    private string FolderOfEmbedder(string name) => models.Find(name)?.Folder ?? throw new StagingException(new JobError(
+        "model_not_available", $"The embedding model '{name}' is not in the worker's Models:Root any more.", "method.grpo.grader.embedding_model"));
+
+    private async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, (bool Mixes, bool Starts) adapters, CancellationToken cancellationToken)
     {
         var spec = new TrainingSpec
         {
@@ -62,6 +65,7 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             Peft = job.Peft,
             StartingAdapter = adapters.Starts ? Path.GetFileName(run.StartingAdapter) : null,
             Experts = adapters.Mixes ? Path.GetFileName(run.Experts) : null,
+            EmbeddingModels = job.Method.EmbeddingModels.Any() ? job.Method.EmbeddingModels.ToDictionary(name => name, FolderOfEmbedder) : null,
             Method = job.Method,
             Training = job.Training,
             Device = device.NameInTrainer,

@@ -80,6 +80,12 @@ internal sealed class GrpoTask(
         return (new ObjectiveResult(loss, metrics).MoveToOuterDisposeScope(), rows.Length);
     }
 
+    public override void Dispose()
+    {
+        writer.Dispose();
+        base.Dispose();
+    }
+
     /// <summary>Metrics are means over the micro-batches; what rollouts tell is their generation's.</summary>
     private ObjectiveResult Told(ObjectiveResult result, Dictionary<string, double> told, double share)
     {

@@ -10,9 +10,11 @@ using PeftServer.Engine.Training.Objectives;
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>Has the policy answer prompts, and graders reward the answers.</summary>
-internal sealed class RolloutWriter(Tokenizer tokenizer, IReadOnlySet<int> stops, CausalLanguageModel model, Adapter adapter, GrpoSettings settings)
+internal sealed class RolloutWriter(
+    Tokenizer tokenizer, IReadOnlySet<int> stops, CausalLanguageModel model, Adapter adapter, GrpoSettings settings, IReadOnlyDictionary<string, string>? embeddingModels = null) : IDisposable
 {
     private readonly Rollouts _rollouts = new(model, adapter);
+    private readonly TextEmbeddings _embeddings = new(embeddingModels ?? new Dictionary<string, string>(), model.Device);
 
     /// <summary>A group of completions to each prompt, those of a prompt together, and what is told about them. The draws follow from the seed.</summary>
     public (IReadOnlyList<RolloutRow> Completions, Dictionary<string, double> Told) Write(IReadOnlyList<Prompt> prompts, ulong seed, Func<bool> goesOn)
@@ -29,7 +31,7 @@ internal sealed class RolloutWriter(Tokenizer tokenizer, IReadOnlySet<int> stops
             StopTokens = stops,
         });
         var written = _rollouts.Write([.. asked.Select(prompt => prompt.Ids)], sampling, goesOn);
-        var rewards = asked.Zip(written, (prompt, rollout) => settings.Grader!.Grade(new GradedSample(tokenizer.Decode(rollout.Words), prompt.Item)))
+        var rewards = asked.Zip(written, (prompt, rollout) => settings.Grader!.Grade(new GradedSample(tokenizer.Decode(rollout.Words), prompt.Item) { Embeddings = _embeddings }))
             .Select(reward => double.IsFinite(reward) ? reward : 0).ToList();
         var advantages = GrpoAdvantages.Of(rewards, settings.NumGenerations, settings.ScaleRewards);
         var groups = rewards.Chunk(settings.NumGenerations).ToList();
@@ -45,6 +47,8 @@ internal sealed class RolloutWriter(Tokenizer tokenizer, IReadOnlySet<int> stops
                 ["completions/clipped_ratio"] = written.Average(rollout => rollout.IsTruncated ? 1.0 : 0.0),
             });
     }
+
+    public void Dispose() => _embeddings.Dispose();
 
     private static double Deviation(double[] values)
     {

@@ -37,7 +37,7 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
             PreferenceData answers when spec.Method.Settings is RewardSettings settings => new RewardTask(answers.Pairs, MaxLength, Reader, adapter, settings),
             PreferenceData answers => new PreferenceTask(answers.Pairs, MaxLength, Causal, adapter, spec.Method.Settings, frozenAdapter),
             PromptData prompts when spec.Method.Settings is GrpoSettings settings => new GrpoTask(
-                prompts.Rows, new RolloutPlan(trains ? prompts.Rows.Count : Math.Max(prompts.Rows.Count, RolloutPlan.PromptsPerGeneration(spec.Training, settings)), spec.Training, settings), new RolloutWriter(_tokenizer, Stops(), Causal, adapter, settings), Causal, adapter, settings,
+                prompts.Rows, new RolloutPlan(trains ? prompts.Rows.Count : Math.Max(prompts.Rows.Count, RolloutPlan.PromptsPerGeneration(spec.Training, settings)), spec.Training, settings), new RolloutWriter(_tokenizer, Stops(), Causal, adapter, settings, spec.EmbeddingModels), Causal, adapter, settings,
                 () => control.Request is StopRequest.None, frozenAdapter),
             ClassData texts => new ClassificationTask(texts.Rows, Reader, adapter, (ClassificationSettings)spec.Method.Settings),
             TaggedData words => new TokenClassificationTask(words.Rows, labels, Reader, adapter, (TokenClassificationSettings)spec.Method.Settings),
