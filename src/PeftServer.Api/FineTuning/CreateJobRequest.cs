@@ -1,11 +1,13 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Training;
 
 namespace PeftServer.Api.FineTuning;
 
 /// <summary>A fine-tune job to create: OpenAI's fields, and <c>peft</c> and <c>training</c> for what they cannot say.</summary>
+[TakesAuto]
 public sealed record CreateJobRequest
 {
     /// <summary>
@@ -44,7 +46,10 @@ public sealed record CreateJobRequest
     /// </summary>
     public AdapterConfig? Peft { get; init; }
 
-    /// <summary>How to train, under the names of Hugging Face's <c>TrainingArguments</c>.</summary>
+    /// <summary>
+    /// How to train, under the names of Hugging Face's <c>TrainingArguments</c>. <c>"auto"</c> as the value of num_train_epochs, per_device_train_batch_size, learning_rate,
+    /// lr_scheduler_type, warmup_ratio, optim, bf16, packing or max_length, and of LoRA's r and lora_alpha in <c>peft</c>, is picked once the files are checked.
+    /// </summary>
     public TrainingArguments? Training { get; init; }
 }
 

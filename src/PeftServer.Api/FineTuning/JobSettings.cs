@@ -30,6 +30,10 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
         CheckNamedTwice(request, document, faults);
 
         CheckAgainstStart(document, starting, faults);
+        foreach (var path in AutoFields.In(document))
+        {
+            faults.AddRange(AutoFields.Fault(path, request.Peft?.PeftType) is { } fault ? [new(fault, path, "invalid_value")] : []);
+        }
 
         var peft = starting ?? request.Peft ?? new LoraConfig();
         var method = request.Method?.ToTraining() ?? new TrainingMethod();
@@ -48,9 +52,9 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
                 "peft.task_type", "invalid_value"));
         }
 
-        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request));
+        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request, document));
         faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
-        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, [.. method.Faults(), .. AutoOf(request).Contains(AutoSettings.BatchSize) ? [] : method.Faults(Merge(request))]));
+        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, [.. method.Faults(), .. settings.Auto.Contains(AutoSettings.BatchSize) ? [] : method.Faults(Merge(request))]));
         faults.AddRange(Ranges("training", settings.Training, settings.Training.Faults()));
         if (request.ValidationFile is null && settings.Training.NeedsEvaluation is { } field)
         {
@@ -71,7 +75,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
     private AutoNumber Shown(string name, double value) => new(Auto.Contains(name) ? null : value);
 
     /// <summary>Those that the request names as "auto".</summary>
-    private static List<string> AutoOf(CreateJobRequest request)
+    private static List<string> AutoOf(CreateJobRequest request, JsonElement document)
     {
         bool IsAuto(Func<Hyperparameters, AutoNumber?> field) =>
             Hyper(request, field) is null && new[] { request.Method?.Hyperparameters, request.Hyperparameters }.Any(given => given is not null && field(given) is { Value: null });
@@ -79,7 +83,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
         auto.AddRange(IsAuto(h => h.NEpochs) ? [AutoSettings.Epochs] : []);
         auto.AddRange(IsAuto(h => h.BatchSize) ? [AutoSettings.BatchSize] : []);
         auto.AddRange(IsAuto(h => h.LearningRateMultiplier) ? [AutoSettings.LearningRate] : []);
-        return auto;
+        return [.. auto.Union(AutoFields.In(document).Where(AutoSettings.Fields.ContainsKey).Select(path => AutoSettings.Fields[path]))];
     }
 
     private static TrainingArguments Merge(CreateJobRequest request)

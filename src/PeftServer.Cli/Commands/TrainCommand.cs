@@ -24,6 +24,9 @@ internal static class TrainCommand
 
         "starting_adapter": "DIR" in a spec.json goes on from the adapter in that folder, with its settings: "peft" is left out then.
 
+        "auto" in the place of a number or name lets the run pick: training.num_train_epochs, per_device_train_batch_size, learning_rate,
+        lr_scheduler_type, warmup_ratio, optim, bf16, packing, max_length, and LoRA's r and lora_alpha. It says what and why.
+
         A spec.json:
           {
             "model": "../models/tiny-llama", "model_name": "tiny-llama", "training_file": "train.jsonl",
@@ -116,6 +119,7 @@ internal static class TrainCommand
         {
             var spec = TrainingSpec.Read(path.FullName);
             LoadTorch(torch);
+            spec = AutoSettings.Resolve(spec, message => events.Message(message));
             var outcome = new Trainer(device is null ? spec : spec with { Device = device }, folder, events, control, TimeProvider.System).Run();
             return outcome is TrainingOutcome.Succeeded or TrainingOutcome.Paused or TrainingOutcome.Cancelled ? ExitCode.Done : ExitCode.Failed;
         }

@@ -24,8 +24,8 @@ public sealed class FineTuningJob
 
     public string? ValidationFile { get; init; }
 
-    /// <summary>The method and its settings, resolved.</summary>
-    public required AdapterConfig Peft { get; init; }
+    /// <summary>The method and its settings. What is "auto" has a default here until the files are known.</summary>
+    public required AdapterConfig Peft { get; set; }
 
     /// <summary>What is learnt from the rows, with its settings.</summary>
     public TrainingMethod Method { get; init; } = new();
@@ -33,7 +33,7 @@ public sealed class FineTuningJob
     /// <summary>How to train. What is "auto" has a default here until the files are known.</summary>
     public required TrainingArguments Training { get; set; }
 
-    /// <summary>OpenAI's hyperparameters that are "auto" and not yet picked.</summary>
+    /// <summary>Settings that are "auto" and not yet picked, as <see cref="Engine.Training.AutoSettings"/> knows them.</summary>
     public IReadOnlyList<string> AutoSettings { get; set; } = [];
 
     /// <summary>1 to 64 characters in the name of the model that comes out.</summary>

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 
@@ -46,6 +47,10 @@ public sealed record TrainingSpec
 
     public TrainingArguments Training { get; init; } = new();
 
+    /// <summary>Settings that are "auto" and not yet picked, as <see cref="AutoSettings"/> knows them.</summary>
+    [JsonIgnore]
+    public IReadOnlyList<string> Auto { get; init; } = [];
+
     /// <summary>auto, cpu or cuda:N.</summary>
     public string Device { get; init; } = "auto";
 
@@ -64,10 +69,18 @@ public sealed record TrainingSpec
             fields.Remove("peft");
         }
 
+        var auto = AutoFields.In(JsonSerializer.SerializeToElement(fields));
+        if (auto.Select(each => AutoFields.Fault(each, (string?)fields["peft"]?["peft_type"])).FirstOrDefault(fault => fault is not null) is { } fault)
+        {
+            throw new JsonException(fault);
+        }
+
+        AutoFields.Remove(fields, auto);
         var spec = fields.Deserialize<TrainingSpec>(PeftJson.Options)!;
         return spec with
         {
             Peft = start is null ? spec.Peft : StartingAdapters.Resolve(AdapterFile.ReadConfig(start), given as JsonObject),
+            Auto = [.. auto.Select(each => AutoSettings.Fields[each])],
             StartingAdapter = start,
             EmbeddingModels = spec.EmbeddingModels?.ToDictionary(model => model.Key, model => Path.GetFullPath(model.Value, folder)),
             Model = Path.GetFullPath(spec.Model, folder),

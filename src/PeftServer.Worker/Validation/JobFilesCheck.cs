@@ -64,9 +64,8 @@ internal sealed partial class JobFilesCheck(
         var job = transaction.Job;
         if (job.AutoSettings.Count > 0)
         {
-            var (training, reasons) = AutoSettings.Pick(
-                job.AutoSettings, job.Training, reports[0].Summary, job.Method, job.Peft, PretrainedModel.Plan(model!.Folder, job.Method.Head).ParameterCount);
-            transaction.Resolve(training, reasons);
+            transaction.Resolve(AutoSettings.Pick(
+                job.AutoSettings, job.Training, reports[0].Summary, job.Method, job.Peft, PretrainedModel.Plan(model!.Folder, job.Method.Head)));
         }
 
         transaction.Queue();
