@@ -22,6 +22,12 @@ public sealed class FuzzyMatchTests
     [InlineData("fuzzy was a bear but not a dog", "fuzzy was a bear but not a cat", 0.923076923076923)]
     public void TokenSetRatio_OfTheDocumentation_IsItsValue(string one, string other, double expected) => FuzzyMatch.TokenSetRatio(one, other).ShouldBe(expected, 1e-12);
 
+    [Theory]
+    [InlineData("this is a test", "this is a new test!!!", 0.855)]
+    [InlineData("this is a test", "this is a new test", 0.95)]
+    [InlineData("this is a word", "THIS IS A WORD", 0.2142857142857143)]
+    public void WeightedRatio_OfTheReadme_IsItsValue(string one, string other, double expected) => FuzzyMatch.WeightedRatio(one, other).ShouldBe(expected, 1e-12);
+
     /// <summary>Beyond 64 characters the bits carry from word to word: the same as the table of lengths.</summary>
     [Fact]
     public void Ratio_OfLongTexts_IsThatOfTheTable()
