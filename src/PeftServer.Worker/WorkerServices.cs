@@ -20,6 +20,7 @@ public static class WorkerServices
             services.AddSingleton<RunFolders>();
             services.AddSingleton<TrainerLauncher>();
             services.AddSingleton<ExpertStaging>();
+            services.AddSingleton<StartingModels>();
             services.AddSingleton<RunStaging>();
             services.AddSingleton<RunRecord>();
             services.AddSingleton<JobSupervisor>();

@@ -20,6 +20,8 @@ public sealed class GraderTests
 
     [Theory]
     [InlineData("fuzzy_match")]
+    [InlineData("fuzzy_w")]
+    [InlineData("fuzzy_token_set")]
     [InlineData("bleu")]
     [InlineData("gleu")]
     [InlineData("rouge_1")]
@@ -28,6 +30,40 @@ public sealed class GraderTests
     public void TextSimilarity_EqualTexts_IsOne(string metric) =>
         Read($$$"""{"type": "text_similarity", "input": "{{ sample.output_text }}", "reference": "one two three four five", "evaluation_metric": "{{{metric}}}"}""")
             .Grade(new GradedSample("one two three four five", Item)).ShouldBe(1, 1e-9);
+
+    [Fact]
+    public void Meteor_EqualTexts_IsOneButForTheirOneRun() =>
+        Read("""{"type": "text_similarity", "input": "{{ sample.output_text }}", "reference": "one two three four five", "evaluation_metric": "meteor"}""")
+            .Grade(new GradedSample("one two three four five", Item)).ShouldBe(1 - (0.5 / 125), 1e-9);
+
+    /// <summary>The embeddings of a small encoder: the same text is 1, another one is the cosine of their means, computed here beside it.</summary>
+    [Fact]
+    public void Cosine_OfTexts_IsThatOfTheirEmbeddings()
+    {
+        using var model = SmallModel.Bert();
+        using var embeddings = new TextEmbeddings(new Dictionary<string, string> { ["small"] = model.Folder }, CPU);
+        var grader = Read("""{"type": "text_similarity", "input": "{{ sample.output_text }}", "reference": "blue sky", "evaluation_metric": "cosine", "embedding_model": "small"}""");
+        grader.Faults().ShouldBeEmpty();
+        grader.EmbeddingModels.ShouldBe(["small"]);
+
+        grader.Grade(new GradedSample("blue sky", Item) { Embeddings = embeddings }).ShouldBe(1, 1e-6);
+        var other = grader.Grade(new GradedSample("a number of things", Item) { Embeddings = embeddings });
+
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var encoder = Engine.Models.SentenceEncoder.Load(model.Folder, CPU, ScalarType.Float32);
+        var tokenizer = Engine.Tokenizers.Tokenizer.Load(model.Folder);
+        Tensor Vector(string text)
+        {
+            using var batch = Engine.Models.ForwardBatch.Packed([tokenizer.Encode(text)], [], CPU);
+            return encoder.Embed(batch)[0];
+        }
+
+        var (one, two) = (Vector("blue sky"), Vector("a number of things"));
+        other.ShouldBe(one.dot(two).item<float>() / (one.norm().item<float>() * two.norm().item<float>()), 1e-5);
+        other.ShouldBeLessThan(0.999);
+        Should.Throw<KeyNotFoundException>(() => embeddings.Cosine("other", "a", "b")).Message.ShouldContain("embedding_models");
+    }
 
     [Theory]
     [InlineData("0.5 * exact + near / 2", 0.5)]
@@ -49,7 +85,9 @@ public sealed class GraderTests
     [Theory]
     [InlineData("""{"type": "python", "source": "def grade(): pass"}""", "type")]
     [InlineData("""{"type": "score_model", "model": "x"}""", "type")]
-    [InlineData("""{"type": "text_similarity", "input": "a", "reference": "b", "evaluation_metric": "cosine"}""", "evaluation_metric")]
+    [InlineData("""{"type": "text_similarity", "input": "a", "reference": "b", "evaluation_metric": "cosine"}""", "embedding_model")]
+    [InlineData("""{"type": "text_similarity", "input": "a", "reference": "b", "evaluation_metric": "bleu", "embedding_model": "x"}""", "embedding_model")]
+    [InlineData("""{"type": "multi", "graders": {"a": {"type": "text_similarity", "input": "a", "reference": "b", "evaluation_metric": "cosine"}}, "calculate_output": "a"}""", "graders.a.embedding_model")]
     [InlineData("""{"type": "string_check", "input": "{{ output }}", "reference": "b", "operation": "eq"}""", "input")]
     [InlineData("""{"type": "multi", "graders": {"a": {"type": "python"}}, "calculate_output": "a"}""", "graders.a.type")]
     [InlineData("""{"type": "multi", "graders": {}, "calculate_output": "a + 1"}""", "calculate_output")]

@@ -36,8 +36,23 @@ public sealed class MetricCases
         var (row, reference, candidate) = Pair(index);
         FuzzyMatch.Ratio(reference, candidate).ShouldBe(row.GetProperty("fuzzy_match").GetDouble(), Tolerance);
         FuzzyMatch.TokenSetRatio(reference, candidate).ShouldBe(row.GetProperty("fuzzy_token_set").GetDouble(), Tolerance);
+        FuzzyMatch.WeightedRatio(reference, candidate).ShouldBe(row.GetProperty("fuzzy_w").GetDouble(), Tolerance, "WRatio");
+        FuzzyMatch.WeightedRatio(candidate, reference).ShouldBe(row.GetProperty("fuzzy_w").GetDouble(), Tolerance, "WRatio, the other way round");
         Bleu.Score(reference, candidate).ShouldBe(row.GetProperty("bleu").GetDouble(), Tolerance, "bleu");
         Bleu.Gleu(reference, candidate).ShouldBe(row.GetProperty("gleu").GetDouble(), Tolerance, "gleu");
+    }
+
+    /// <summary>Written by <c>meteor_cases.py</c> beside the file, which lies in this repository alone.</summary>
+    [Fact]
+    public void Meteor_OfPairs_IsNltksWithoutSynonyms()
+    {
+        var rows = JsonSerializer.Deserialize<JsonElement>(File.ReadAllBytes(Path.Combine(GoldenFolder.RepositoryRoot(), "tests", "Goldens", "objectives", "meteor.json")));
+        rows.GetArrayLength().ShouldBe(28);
+        foreach (var row in rows.EnumerateArray())
+        {
+            var (reference, candidate) = (row.GetProperty("reference").GetString()!, row.GetProperty("candidate").GetString()!);
+            Meteor.Score(reference, candidate).ShouldBe(row.GetProperty("meteor").GetDouble(), Tolerance, $"{reference} / {candidate}");
+        }
     }
 
     [Theory]

@@ -186,7 +186,7 @@ internal sealed class GrpoCase(Golden golden, CausalLanguageModel model, Adapter
             var batch = SftBatch.Of(rows.Skip(i * size).Take(size));
             var policy = TokenScores.Of(model, [adapter], batch, null, settings.Temperature);
             results.Add(Grpo.Loss(
-                policy, advantages[(i * size)..((i + 1) * size)], PerToken("old_per_token_logps", start, batch), PerToken("ref_per_token_logps", start, batch), (targets, micro), settings));
+                policy, advantages[(i * size)..((i + 1) * size)], PerToken("old_per_token_logps", start, batch), PerToken("ref_per_token_logps", start, batch), new GrpoShare(targets, 1.0 / micro, 1.0 / micro), settings));
             start += batch.Targets.Length;
         }
 

@@ -1,6 +1,10 @@
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
+using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Objectives;
+using PeftServer.Engine.Training.Tasks;
 
 namespace PeftServer.Goldens.Tests;
 
@@ -30,6 +34,47 @@ public sealed class ObjectiveCases
         }, golden["losses"].abs().max().to(ScalarType.Float64).item<double>());
 
         AdapterCases.CheckSaved(golden, adapter);
+    }
+
+    /// <summary>DPO of a run that starts from an adapter, through its task: the reference is a frozen copy of it, as where TRL is given a model that has an adapter.</summary>
+    [Fact]
+    public void Dpo_FromAStartingAdapter_GivesTrlsNumbers()
+    {
+        using var golden = new Golden(GoldenFolder.PathOf("objectives", "dpo_reference_copy"));
+        using var scope = NewDisposeScope();
+        using var model = (CausalLanguageModel)PretrainedModel.Load(GoldenFolder.PathOf("models", golden.Meta.GetProperty("base").GetString()!), CPU, ScalarType.Float32);
+        var start = Path.Combine(golden.Folder, "init");
+        using var adapter = AdapterFile.Load(start, model);
+        using var reference = StartingAdapters.Freeze(start, model);
+        var settings = new DpoSettings { Beta = golden.Meta.GetProperty("hyperparameters").GetProperty("beta").GetDouble() };
+        PreferenceTask? task = null;
+        var first = true;
+
+        AdapterCases.Train(golden, adapter, golden.Meta.GetProperty("optimizer").GetProperty("lr").GetDouble(), () =>
+        {
+            task ??= new PreferenceTask(Pairs(golden), 64, model, adapter, settings, reference);
+            var loss = task.Window([[.. Enumerable.Range(0, task.Rows)]], 0).Single().ForwardBackward(null).Loss;
+            if (first)
+            {
+                loss.item<float>().ShouldBe((float)Math.Log(2)); // both sides are the same to the last bit
+                first = false;
+            }
+
+            return loss.Plus(Zero(adapter)); // its gradients are there already
+        });
+
+        AdapterCases.CheckSaved(golden, adapter);
+    }
+
+    private static Tensor Zero(Adapter adapter) => adapter.Trainable.First().Value.sum().Times(0);
+
+    private static PreferenceRow[] Pairs(Golden golden)
+    {
+        var (rows, places) = golden.Rows();
+        var marks = golden["completion_mask"].data<long>().ToArray();
+        var answers = rows.Zip(places, (row, at) => (Ids: row, Start: Array.FindIndex(at, place => marks[place] != 0))).ToList();
+        var pairs = answers.Count / 2;
+        return [.. answers.Take(pairs).Zip(answers.Skip(pairs), (chosen, rejected) => new PreferenceRow(chosen.Ids[..chosen.Start], chosen.Ids[chosen.Start..], rejected.Ids[rejected.Start..], 1))];
     }
 
     /// <summary>Micro-batches add up; each is what TRL passed to backward.</summary>

@@ -1,14 +1,19 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Training;
 
 namespace PeftServer.Api.FineTuning;
 
 /// <summary>A fine-tune job to create: OpenAI's fields, and <c>peft</c> and <c>training</c> for what they cannot say.</summary>
+[TakesAuto]
 public sealed record CreateJobRequest
 {
-    /// <summary>The base model: the name of a folder in the server's model root, as <c>GET /v1/models</c> lists it.</summary>
+    /// <summary>
+    /// A base model: the name of a folder in the server's model root, as <c>GET /v1/models</c> lists it. Or a fine-tuned one (<c>ft:…</c>, checkpoints of jobs included):
+    /// training goes on from its adapter, with its <c>peft</c> settings, on its base.
+    /// </summary>
     public required string Model { get; init; }
 
     /// <summary>Id of an uploaded file with purpose <c>fine-tune</c>.</summary>
@@ -37,11 +42,14 @@ public sealed record CreateJobRequest
 
     /// <summary>
     /// The PEFT method and its settings, under the names of <c>adapter_config.json</c>, chosen by <c>peft_type</c>.
-    /// Absent: LoRA with PEFT's defaults.
+    /// Absent: LoRA with PEFT's defaults; or where <c>model</c> is a fine-tuned one, its own settings, beside which no others can be given.
     /// </summary>
     public AdapterConfig? Peft { get; init; }
 
-    /// <summary>How to train, under the names of Hugging Face's <c>TrainingArguments</c>.</summary>
+    /// <summary>
+    /// How to train, under the names of Hugging Face's <c>TrainingArguments</c>. <c>"auto"</c> as the value of num_train_epochs, per_device_train_batch_size, learning_rate,
+    /// lr_scheduler_type, warmup_ratio, optim, bf16, packing or max_length, and of LoRA's r and lora_alpha in <c>peft</c>, is picked once the files are checked.
+    /// </summary>
     public TrainingArguments? Training { get; init; }
 }
 

@@ -11,6 +11,8 @@ using PeftServer.Core.Files;
 using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
+using PeftServer.Core.Storage;
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 
 namespace PeftServer.Api.FineTuning;
@@ -30,6 +32,7 @@ internal static partial class JobCreation
         JobAlarms alarms,
         FileStore files,
         ModelDirectory models,
+        IArtifactStore store,
         JobPresenter present,
         IOptions<ApiOptions> options,
         ILogger<CreateJobRequest> logger,
@@ -50,14 +53,16 @@ internal static partial class JobCreation
 
         var request = body.Value;
         using var document = JsonDocument.Parse(body.Utf8);
-        var (settings, faults) = JobSettings.Resolve(request, document.RootElement);
-        faults = [.. faults, .. await CheckNamesAsync(request, files, models, cancellationToken)];
+        var model = await models.ResolveAsync(Tenancy.DefaultProject, request.Model, cancellationToken);
+        var starting = model?.Adapter is { } adapter ? await SettingsOfAsync(adapter, store, cancellationToken) : null;
+        var (settings, faults) = JobSettings.Resolve(request, document.RootElement, starting);
+        faults = [.. faults, .. await CheckNamesAsync(request, model, files, models, cancellationToken), .. await CheckEmbeddersAsync(settings, models, cancellationToken)];
         if (faults.Count > 0)
         {
             return ApiError.From(faults);
         }
 
-        var wanted = ToRow(request, settings, body.Utf8, sha256, key);
+        var wanted = ToRow(request, model!, settings, body.Utf8, sha256, key);
         var job = await jobs.CreateAsync(wanted, cancellationToken);
         if (job.RequestSha256 != sha256)
         {
@@ -87,9 +92,10 @@ internal static partial class JobCreation
         }
     }
 
-    private static FineTuningJob ToRow(CreateJobRequest request, JobSettings settings, ReadOnlyMemory<byte> body, string sha256, string? key) => new()
+    private static FineTuningJob ToRow(CreateJobRequest request, ResolvedModel model, JobSettings settings, ReadOnlyMemory<byte> body, string sha256, string? key) => new()
     {
-        BaseModel = request.Model,
+        BaseModel = model.BaseName,
+        StartingModel = model.Adapter is null ? null : model.Name,
         TrainingFile = request.TrainingFile,
         ValidationFile = request.ValidationFile,
         Peft = settings.Peft,
@@ -108,25 +114,21 @@ internal static partial class JobCreation
         int.TryParse(http.Headers["X-Stainless-Retry-Count"], NumberStyles.None, CultureInfo.InvariantCulture, out var count) && count > 0;
 
     private static async Task<IReadOnlyList<ErrorDetail>> CheckNamesAsync(
-        CreateJobRequest request, FileStore files, ModelDirectory models, CancellationToken cancellationToken)
+        CreateJobRequest request, ResolvedModel? model, FileStore files, ModelDirectory models, CancellationToken cancellationToken)
     {
         var faults = new List<ErrorDetail>();
         var name = ForeignText.Clean(request.Model, 200);
-        var model = await models.ResolveAsync(Tenancy.DefaultProject, request.Model, cancellationToken);
         if (model?.Base is null)
         {
             faults.Add(new(
-                $"Model {name} is not available for fine-tuning or does not exist. GET /v1/models lists the models.",
-                "model", "model_not_available"));
-        }
-        else if (model.Adapter is not null)
-        {
-            faults.Add(new(
-                $"Model {name} is not available for fine-tuning: it is fine-tuned already, and training starts from a base model. Use '{model.BaseName}'.",
+                model is null
+                    ? $"Model {name} is not available for fine-tuning or does not exist. GET /v1/models lists the models."
+                    : $"Model {name} is not available for fine-tuning: its base '{model.BaseName}' is not in the server's model root.",
                 "model", "model_not_available"));
         }
 
-        foreach (var (number, expert) in (request.Peft as XloraConfig)?.Adapters ?? new Dictionary<string, string>())
+        // A mixture that training goes on from brings its experts along.
+        foreach (var (number, expert) in (model?.Adapter is null ? request.Peft as XloraConfig : null)?.Adapters ?? new Dictionary<string, string>())
         {
             var found = await models.ResolveAsync(Tenancy.DefaultProject, expert, cancellationToken);
             if (found?.Adapter is null || found.BaseName != request.Model)
@@ -156,6 +158,30 @@ internal static partial class JobCreation
                     : $"invalid {field}: '{id}' has the purpose '{file.Purpose}'. Upload it with the purpose 'fine-tune'.", field));
             }
         }
+    }
+
+    private static async Task<IReadOnlyList<ErrorDetail>> CheckEmbeddersAsync(JobSettings settings, ModelDirectory models, CancellationToken cancellationToken)
+    {
+        var faults = new List<ErrorDetail>();
+        foreach (var name in settings.Method.EmbeddingModels)
+        {
+            if (await models.ResolveAsync(Tenancy.DefaultProject, name, cancellationToken) is not { Base: not null, Adapter: null })
+            {
+                faults.Add(new(
+                    $"'{ForeignText.Clean(name, 200)}' is no base model of this server. GET /v1/models lists the models; cosine needs one that embeds texts.",
+                    "method.grpo.grader.embedding_model", "model_not_available"));
+            }
+        }
+
+        return faults;
+    }
+
+    /// <summary>The settings of an adapter, out of its adapter_config.json.</summary>
+    private static async Task<AdapterConfig> SettingsOfAsync(AdapterManifest adapter, IArtifactStore store, CancellationToken cancellationToken)
+    {
+        var file = adapter.Files.Single(file => file.Path == Engine.Adapters.AdapterFile.ConfigName);
+        using var text = new StreamReader(await store.OpenAsync(file.Sha256, cancellationToken));
+        return Engine.Adapters.AdapterFile.ParseConfig(await text.ReadToEndAsync(cancellationToken));
     }
 
     [LoggerMessage(LogLevel.Warning, "Job {JobId} waits for a worker's sweep: its alarm could not be set. {Reason}")]

@@ -12,7 +12,7 @@ public sealed record JobObject
 
     public string Object { get; init; } = "fine_tuning.job";
 
-    /// <summary>The base model.</summary>
+    /// <summary>The model that the request named: a base, or the fine-tuned one that training goes on from.</summary>
     public required string Model { get; init; }
 
     public required long CreatedAt { get; init; }
@@ -77,7 +77,7 @@ public sealed record JobObject
         return new()
         {
             Id = job.Id,
-            Model = job.BaseModel,
+            Model = job.StartingModel ?? job.BaseModel,
             CreatedAt = job.CreatedAt.ToUnixTimeSeconds(),
             FinishedAt = job.FinishedAt?.ToUnixTimeSeconds(),
             FineTunedModel = job.FineTunedModel,

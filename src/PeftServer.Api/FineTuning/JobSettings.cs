@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using PeftServer.Core.Http;
 using PeftServer.Engine;
@@ -18,26 +19,42 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
 {
     private static readonly TrainingArguments Defaults = new();
 
-    /// <summary>The settings, and every fault of the request that needs no database to see.</summary>
-    public static (JobSettings Settings, IReadOnlyList<ErrorDetail> Faults) Resolve(CreateJobRequest request, JsonElement document)
+    /// <summary>
+    /// The settings, and every fault of the request that needs no database to see. <paramref name="starting"/>: the settings of the adapter that training goes on from.
+    /// </summary>
+    public static (JobSettings Settings, IReadOnlyList<ErrorDetail> Faults) Resolve(CreateJobRequest request, JsonElement document, AdapterConfig? starting = null)
     {
         var faults = new List<ErrorDetail>();
         CheckOpenAIFields(request, faults);
         CheckServersFields(document, faults);
         CheckNamedTwice(request, document, faults);
 
-        var peft = request.Peft ?? new LoraConfig();
+        CheckAgainstStart(document, starting, faults);
+        foreach (var path in AutoFields.In(document))
+        {
+            faults.AddRange(AutoFields.Fault(path, request.Peft?.PeftType) is { } fault ? [new(fault, path, "invalid_value")] : []);
+        }
+
+        var peft = starting ?? request.Peft ?? new LoraConfig();
         var method = request.Method?.ToTraining() ?? new TrainingMethod();
-        if (peft.TaskType is { } task && task != method.TaskType)
+        if (method.Reference is PreferenceReference.StartingAdapter && starting is null)
         {
             faults.Add(new(
+                $"method.{request.Method!.Name}.reference is starting_adapter, but '{request.Model}' is a base model. Name a fine-tuned model, or take adapter_off.", $"method.{request.Method.Name}.reference", "invalid_value"));
+        }
+
+        if (peft.TaskType is { } task && task != method.TaskType)
+        {
+            faults.Add(starting is not null ? new(
+                $"'{request.Model}' was trained for {Text(JsonSerializer.SerializeToElement(task, PeftJson.Options))}; a job of method.type '{Text(JsonSerializer.SerializeToElement(method.Type, PeftJson.Options))}' trains for {Text(JsonSerializer.SerializeToElement(method.TaskType, PeftJson.Options))}. Start from a model of that task, or from the base.",
+                "model", "invalid_value") : new(
                 $"peft.task_type is {Text(JsonSerializer.SerializeToElement(task, PeftJson.Options))}; a job of method.type '{Text(JsonSerializer.SerializeToElement(method.Type, PeftJson.Options))}' trains for {Text(JsonSerializer.SerializeToElement(method.TaskType, PeftJson.Options))}. Leave it out.",
                 "peft.task_type", "invalid_value"));
         }
 
-        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request));
+        var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request, document));
         faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
-        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, method.Faults()));
+        faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, [.. method.Faults(), .. settings.Auto.Contains(AutoSettings.BatchSize) ? [] : method.Faults(Merge(request))]));
         faults.AddRange(Ranges("training", settings.Training, settings.Training.Faults()));
         if (request.ValidationFile is null && settings.Training.NeedsEvaluation is { } field)
         {
@@ -58,7 +75,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
     private AutoNumber Shown(string name, double value) => new(Auto.Contains(name) ? null : value);
 
     /// <summary>Those that the request names as "auto".</summary>
-    private static List<string> AutoOf(CreateJobRequest request)
+    private static List<string> AutoOf(CreateJobRequest request, JsonElement document)
     {
         bool IsAuto(Func<Hyperparameters, AutoNumber?> field) =>
             Hyper(request, field) is null && new[] { request.Method?.Hyperparameters, request.Hyperparameters }.Any(given => given is not null && field(given) is { Value: null });
@@ -66,7 +83,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
         auto.AddRange(IsAuto(h => h.NEpochs) ? [AutoSettings.Epochs] : []);
         auto.AddRange(IsAuto(h => h.BatchSize) ? [AutoSettings.BatchSize] : []);
         auto.AddRange(IsAuto(h => h.LearningRateMultiplier) ? [AutoSettings.LearningRate] : []);
-        return auto;
+        return [.. auto.Union(AutoFields.In(document).Where(AutoSettings.Fields.ContainsKey).Select(path => AutoSettings.Fields[path]))];
     }
 
     private static TrainingArguments Merge(CreateJobRequest request)
@@ -162,6 +179,23 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
                     $"metadata.{shown}: keys have 1 to 64 characters, values up to 512, neither holds U+0000.",
                     $"metadata.{shown}", "invalid_value"));
             }
+        }
+    }
+
+    private static void CheckAgainstStart(JsonElement document, AdapterConfig? starting, List<ErrorDetail> faults)
+    {
+        if (starting is null || !document.TryGetProperty("peft", out var given) || given.ValueKind is not JsonValueKind.Object)
+        {
+            return;
+        }
+
+        try
+        {
+            StartingAdapters.Resolve(starting, JsonObject.Create(given));
+        }
+        catch (AdapterException e)
+        {
+            faults.Add(new($"peft.{e.Message}", $"peft.{e.Field}", "invalid_value"));
         }
     }
 

@@ -22,6 +22,11 @@ internal static class TrainCommand
         --manifest does a run again from what lies beside its adapter: the same settings on the same model and files, which are
         held to the digests in it. On a CPU the same bytes come out.
 
+        "starting_adapter": "DIR" in a spec.json goes on from the adapter in that folder, with its settings: "peft" is left out then.
+
+        "auto" in the place of a number or name lets the run pick: training.num_train_epochs, per_device_train_batch_size, learning_rate,
+        lr_scheduler_type, warmup_ratio, optim, bf16, packing, max_length, and LoRA's r and lora_alpha. It says what and why.
+
         A spec.json:
           {
             "model": "../models/tiny-llama", "model_name": "tiny-llama", "training_file": "train.jsonl",
@@ -37,7 +42,7 @@ internal static class TrainCommand
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda:N. Default: what the spec says.", HelpName = "DEVICE" };
         var torch = TorchOption();
         var supervised = new Option<bool>("--supervised") { Description = "Take 'cancel' and 'pause' as lines on standard input; stop when it ends." };
-        var command = new DescribedCommand("train", "Run one training run in this process.", Lesson) { spec, again.Manifest, again.Model, again.TrainingFile, again.ValidationFile, again.Run, device, torch, supervised };
+        var command = new DescribedCommand("train", "Run one training run in this process.", Lesson) { spec, again.Manifest, again.Model, again.TrainingFile, again.ValidationFile, again.StartingAdapter, again.Run, device, torch, supervised };
         command.Validators.Add(result =>
         {
             if (result.GetValue(spec) is null == result.GetValue(again.Manifest) is null)
@@ -114,6 +119,7 @@ internal static class TrainCommand
         {
             var spec = TrainingSpec.Read(path.FullName);
             LoadTorch(torch);
+            spec = AutoSettings.Resolve(spec, message => events.Message(message));
             var outcome = new Trainer(device is null ? spec : spec with { Device = device }, folder, events, control, TimeProvider.System).Run();
             return outcome is TrainingOutcome.Succeeded or TrainingOutcome.Paused or TrainingOutcome.Cancelled ? ExitCode.Done : ExitCode.Failed;
         }
@@ -167,6 +173,8 @@ internal static class TrainCommand
 
         public Option<FileInfo?> ValidationFile { get; } = new("--validation-file") { Description = "Rows to evaluate on, with --manifest.", HelpName = "FILE" };
 
+        public Option<DirectoryInfo?> StartingAdapter { get; } = new("--starting-adapter") { Description = "Folder of the adapter that the run started from, with --manifest.", HelpName = "DIR" };
+
         public Option<DirectoryInfo?> Run { get; } = new("--run") { Description = "Run folder to make, with --manifest.", HelpName = "DIR" };
 
         /// <summary>Makes the run folder and its spec.json. Throws where a file or the model is not what it was.</summary>
@@ -185,6 +193,7 @@ internal static class TrainCommand
                 ModelName = manifest.ModelName,
                 TrainingFile = result.GetValue(TrainingFile)!.FullName,
                 ValidationFile = result.GetValue(ValidationFile)?.FullName,
+                StartingAdapter = result.GetValue(StartingAdapter)?.FullName,
                 Peft = manifest.Peft,
                 Method = manifest.Method,
                 Training = manifest.Training,

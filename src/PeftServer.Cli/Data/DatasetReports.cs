@@ -88,7 +88,7 @@ internal static class DatasetReports
         var tokenizer = Tokenizer.Load(model);
         var maxLength = MethodData.MaxLength(arguments, model, method);
         using var labelled = File.OpenRead(path);
-        var labels = MethodData.Labels(method, labelled, stopping);
+        var labels = MethodData.Labels(method, labelled, cancellationToken: stopping);
         using var stream = File.OpenRead(path);
         var (rows, summary) = MethodData.Read(method, stream, tokenizer, arguments, maxLength, labels, stopping);
         return (MethodData.Shown(rows, maxLength), summary, tokenizer);

@@ -1,8 +1,10 @@
 using System.Reflection;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http.Metadata;
 using Microsoft.Extensions.DependencyInjection;
 using PeftServer.Engine;
+using PeftServer.Engine.Training;
 
 namespace PeftServer.Core.Http;
 
@@ -33,12 +35,26 @@ public sealed class JsonBody<T> : IBindableFromHttpContext<JsonBody<T>>, IEndpoi
     public static void PopulateMetadata(ParameterInfo parameter, EndpointBuilder builder) =>
         builder.Metadata.Add(new AcceptsMetadata(["application/json"], typeof(T)));
 
+    /// <summary>Without the fields that are "auto", where the request takes them: whoever handles it finds them in <see cref="Utf8"/>.</summary>
+    private static JsonDocument Prepared(JsonDocument document)
+    {
+        if (!typeof(T).IsDefined(typeof(TakesAutoAttribute), inherit: false) || AutoFields.In(document.RootElement) is not { Count: > 0 } auto)
+        {
+            return document;
+        }
+
+        var fields = JsonObject.Create(document.RootElement)!;
+        AutoFields.Remove(fields, auto);
+        return JsonDocument.Parse(fields.ToJsonString(), Strict);
+    }
+
     /// <summary>Throws <see cref="ApiErrorException"/> with every fault of the document.</summary>
     public static T Parse(ReadOnlyMemory<byte> utf8)
     {
         try
         {
-            using var document = JsonDocument.Parse(utf8, Strict);
+            using var given = JsonDocument.Parse(utf8, Strict);
+            using var document = Prepared(given);
             var faults = JsonShape.Faults(document.RootElement, PeftJson.Options.GetTypeInfo(typeof(T)));
             return faults.Count == 0
                 ? document.RootElement.Deserialize<T>(PeftJson.Options)!
@@ -61,3 +77,7 @@ public sealed record JsonBodyLimit(int Bytes)
 {
     public const int Default = 8 << 20;
 }
+
+/// <summary>Marks a request whose <c>training</c> and <c>peft</c> take "auto" in the place of a setting's value.</summary>
+[AttributeUsage(AttributeTargets.Class)]
+public sealed class TakesAutoAttribute : Attribute;

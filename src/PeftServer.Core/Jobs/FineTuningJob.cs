@@ -17,12 +17,15 @@ public sealed class FineTuningJob
     /// <summary>Name of the base model.</summary>
     public required string BaseModel { get; init; }
 
+    /// <summary>Name of the fine-tuned model whose adapter training goes on from; null: it starts anew.</summary>
+    public string? StartingModel { get; init; }
+
     public required string TrainingFile { get; init; }
 
     public string? ValidationFile { get; init; }
 
-    /// <summary>The method and its settings, resolved.</summary>
-    public required AdapterConfig Peft { get; init; }
+    /// <summary>The method and its settings. What is "auto" has a default here until the files are known.</summary>
+    public required AdapterConfig Peft { get; set; }
 
     /// <summary>What is learnt from the rows, with its settings.</summary>
     public TrainingMethod Method { get; init; } = new();
@@ -30,7 +33,7 @@ public sealed class FineTuningJob
     /// <summary>How to train. What is "auto" has a default here until the files are known.</summary>
     public required TrainingArguments Training { get; set; }
 
-    /// <summary>OpenAI's hyperparameters that are "auto" and not yet picked.</summary>
+    /// <summary>Settings that are "auto" and not yet picked, as <see cref="Engine.Training.AutoSettings"/> knows them.</summary>
     public IReadOnlyList<string> AutoSettings { get; set; } = [];
 
     /// <summary>1 to 64 characters in the name of the model that comes out.</summary>

@@ -78,11 +78,11 @@ public sealed class JobTransaction
     }
 
     /// <summary>What "auto" came to, told with its reasons, once the files are known.</summary>
-    public void Resolve(TrainingArguments training, IEnumerable<string> reasons)
+    public void Resolve(AutoPicks picks)
     {
-        Job.Training = training;
+        (Job.Training, Job.Peft) = (picks.Training, picks.Peft);
         Job.AutoSettings = [];
-        foreach (var reason in reasons)
+        foreach (var reason in picks.Reasons)
         {
             Say(reason);
         }

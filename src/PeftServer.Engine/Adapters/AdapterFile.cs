@@ -67,9 +67,16 @@ public static class AdapterFile
             throw new CheckpointException($"There is no {ConfigName} in {folder}.");
         }
 
+        var config = ParseConfig(File.ReadAllText(path));
+        return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
+    }
+
+    /// <summary>Reads the settings in the text of a file; what <see cref="ReadConfig"/> says of them.</summary>
+    public static AdapterConfig ParseConfig(string text)
+    {
         try
         {
-            var fields = JsonNode.Parse(File.ReadAllText(path))?.AsObject() ?? throw new CheckpointException($"{ConfigName} is null.");
+            var fields = JsonNode.Parse(text)?.AsObject() ?? throw new CheckpointException($"{ConfigName} is null.");
             if (AdapterHubFile.IsHubConfig(fields))
             {
                 return AdapterHubFile.ReadConfig(fields);
@@ -88,11 +95,11 @@ public static class AdapterFile
                 throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}");
             }
 
-            return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
+            return config;
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
-            throw new CheckpointException($"{ConfigName} in {folder} cannot be read: {e.Message}", e);
+            throw new CheckpointException($"{ConfigName} cannot be read: {e.Message}", e);
         }
     }
 

@@ -18,10 +18,17 @@ public static class MethodData
     /// <summary>Tokens that a row may have, for a model that takes <paramref name="modelMaxLength"/>.</summary>
     public static int MaxLength(TrainingArguments arguments, int modelMaxLength) => Math.Min(arguments.MaxLength ?? int.MaxValue, modelMaxLength);
 
-    /// <summary>The classes of a run: those that its settings name, else those of its training file; null for methods without classes.</summary>
-    public static IReadOnlyList<string>? Labels(TrainingMethod method, Stream trainingFile, CancellationToken cancellationToken = default) => method.Type switch
+    /// <summary>
+    /// The classes of a run: those of the adapter that it starts from, else those that its settings name, else those of its training file; null for methods without
+    /// classes. Throws <see cref="TrainingException"/> where settings and adapter name others.
+    /// </summary>
+    public static IReadOnlyList<string>? Labels(
+        TrainingMethod method, Stream trainingFile, IReadOnlyList<string>? starting = null, CancellationToken cancellationToken = default) => method.Type switch
     {
         TrainingMethodType.Reward => ["reward"],
+        TrainingMethodType.Classification or TrainingMethodType.TokenClassification when starting is not null => method.Labels is { } given && !given.SequenceEqual(starting)
+            ? throw new TrainingException($"method.labels: the adapter that training starts from tells apart {string.Join(", ", starting)}, in this order. Leave labels out.")
+            : starting,
         TrainingMethodType.Classification or TrainingMethodType.TokenClassification => method.Labels ?? LabelSet.Read(trainingFile, method.Format!.Value, cancellationToken),
         _ => null,
     };

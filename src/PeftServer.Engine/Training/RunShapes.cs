@@ -16,7 +16,7 @@ internal sealed class RunShapes
     {
         _spec = spec;
         _rows = [.. Rows(spec, data, maxLength, adapter.PromptTargets.Count)];
-        Plan = new TrainingPlan(Math.Max(1, _rows.Count), spec.Training);
+        Plan = TrainingPlan.For(Math.Max(1, _rows.Count), spec.Training, spec.Method);
     }
 
     public TrainingPlan Plan { get; }
@@ -25,15 +25,13 @@ internal sealed class RunShapes
     public int Count => _rows.Count;
 
     /// <summary>The micro-batches of every step.</summary>
-    public IEnumerable<BatchShape> MicroBatches() => Enumerable.Range(0, Plan.TotalSteps).SelectMany(step => Plan.Window(step)).SelectMany(Batches);
+    public IEnumerable<BatchShape> MicroBatches() => Enumerable.Range(0, Plan.TotalSteps).SelectMany(step => Plan.Window(step)).Select(rows => Together(rows.Select(Row)));
 
     /// <summary>The longest rows together: what a run on a GPU tries first.</summary>
     public BatchShape Longest() => Together(_rows.OrderByDescending(row => row.TokenCount).Take(_spec.Training.PerDeviceTrainBatchSize));
 
-    /// <summary>GRPO learns a group of answers in as many micro-batches as the group is large, each of as many answers as a micro-batch has prompts.</summary>
-    private IEnumerable<BatchShape> Batches(int[] rows) => _spec.Method.Settings is GrpoSettings grpo
-        ? Enumerable.Repeat(Together(rows.Select(row => _rows[row])), grpo.NumGenerations)
-        : [Together(rows.Select(row => _rows[row]))];
+    /// <summary>GRPO's windows name completions, the others' rows.</summary>
+    private BatchShape Row(int row) => _rows[Plan is RolloutPlan rollouts ? rollouts.PromptOf(row) : row];
 
     private static BatchShape Together(IEnumerable<BatchShape> rows)
     {

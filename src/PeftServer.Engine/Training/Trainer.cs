@@ -1,8 +1,10 @@
+using System.Text.Json;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
+using PeftServer.Engine.Training.Objectives;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 
@@ -15,6 +17,7 @@ namespace PeftServer.Engine.Training;
 public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events, TrainerControl control, TimeProvider clock)
 {
     private readonly TrainingArguments _arguments = spec.Training;
+    private readonly string? _startingSha256 = spec.StartingAdapter is { } start && Directory.Exists(start) ? StartingAdapters.DigestOf(start) : null;
 
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
     internal Action<int>? BeforeMicroBatch { get; init; }
@@ -43,22 +46,24 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var adapter = CreateAdapter(model);
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
-        var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control);
+        using var reference = Reference(model);
+        var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control, reference);
         using var task = tasks.Read(spec.TrainingFile, trains: true);
         using var validation = spec.ValidationFile is null || _arguments.EvalStrategy is IntervalStrategy.No ? null : tasks.Read(spec.ValidationFile, trains: false);
         using var board = _arguments.ReportTo is ReportTarget.Tensorboard ? new TensorBoardLog(runFolder, clock) : null;
 
-        var plan = new TrainingPlan(task.Rows, _arguments);
+        var plan = TrainingPlan.For(task.Rows, _arguments, spec.Method);
         adapter.BeginTraining(plan.TotalSteps);
         RequireDisk((_arguments.SaveTotalLimit ?? 1) + 2, optimizer, adapter, "before the run");
-        var state = TrainingCheckpoint.Restore(runFolder, optimizer, adapter);
+        var state = Restored(TrainingCheckpoint.Restore(runFolder, optimizer, adapter));
+        task.Progress = state.Task;
         var progress = new TrainingProgress(plan, state.StepsDone, clock, state.Tokens);
         if (progress.StepsDone > 0)
         {
             events.Message($"Going on from the checkpoint after step {progress.StepsDone}.");
         }
 
-        var run = new RunState(progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), optimizer, adapter);
+        var run = new RunState(_startingSha256, progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), task, optimizer, adapter);
         var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
         if ((TriesLongest ?? device.type is DeviceType.CUDA) && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
@@ -184,7 +189,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         AdapterCompanions.Write(spec.Model, temporary, spec.Method.Type is TrainingMethodType.Reward ? null : labels);
         File.WriteAllBytes(
-            Path.Combine(temporary, TrainingManifest.FileName), System.Text.Json.JsonSerializer.SerializeToUtf8Bytes(TrainingManifest.Of(spec), PeftJson.Indented));
+            Path.Combine(temporary, TrainingManifest.FileName), JsonSerializer.SerializeToUtf8Bytes(TrainingManifest.Of(spec), PeftJson.Indented));
         if (!Directory.Exists(folder))
         {
             Directory.Move(temporary, folder);
@@ -224,9 +229,14 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private void Refuse()
     {
-        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).FirstOrDefault() is { } fault)
+        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).Concat(spec.Method.Faults(_arguments)).FirstOrDefault() is { } fault)
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
+        }
+
+        if (spec.Method.EmbeddingModels.FirstOrDefault(name => spec.EmbeddingModels?.ContainsKey(name) is not true) is { } model)
+        {
+            throw new TrainingException($"method.grpo.grader.embedding_model: there is no '{model}' in the spec's embedding_models. Add its folder there.");
         }
 
         if (spec.ValidationFile is null && _arguments.NeedsEvaluation is { } field)
@@ -236,15 +246,43 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         if (spec.Peft.TaskType is { } task && task != spec.Method.TaskType)
         {
-            throw new TrainingException($"peft.task_type: the method {spec.Method.Type} trains for {spec.Method.TaskType}, not {task}. Leave task_type out.");
+            throw new TrainingException(spec.StartingAdapter is null
+                ? $"peft.task_type: the method {spec.Method.Type} trains for {spec.Method.TaskType}, not {task}. Leave task_type out."
+                : $"starting_adapter: it was trained for {task}; the method {spec.Method.Type} trains for {spec.Method.TaskType}. Start from an adapter of that task, or from none.");
+        }
+
+        if (spec.StartingAdapter is { } start)
+        {
+            RefuseStart(start);
+        }
+        else if (spec.Method.Reference is PreferenceReference.StartingAdapter)
+        {
+            throw new TrainingException("reference: it is starting_adapter, but the run starts from none. Name one, or take adapter_off.");
         }
     }
+
+    private void RefuseStart(string start)
+    {
+        if (!File.Exists(Path.Combine(start, AdapterFile.ConfigName)))
+        {
+            throw new TrainingException($"starting_adapter: there is no {AdapterFile.ConfigName} in {start}. Name the folder of an adapter as PEFT saves it.");
+        }
+
+        var own = AdapterFile.ReadConfig(start);
+        StartingAdapters.Resolve(own, JsonSerializer.SerializeToNode(spec.Peft, PeftJson.Options)!.AsObject());
+    }
+
+    /// <summary>Where a run stood. What its optimizer knows is of the weights that it began with.</summary>
+    private TrainingState Restored(TrainingState state) => state.StepsDone == 0 || state.StartingAdapterSha256 == _startingSha256
+        ? state
+        : throw new TrainingException(
+            $"starting_adapter: the checkpoint in this run folder is of a run that started from {state.StartingAdapterSha256 ?? "no adapter"}, not from {_startingSha256 ?? "none"}. Give it back, or take another run folder.");
 
     /// <summary>The classes of the run; null for methods without classes.</summary>
     private IReadOnlyList<string>? ReadLabels()
     {
         using var rows = File.OpenRead(spec.TrainingFile);
-        var labels = MethodData.Labels(spec.Method, rows);
+        var labels = MethodData.Labels(spec.Method, rows, StartingAdapters.LabelsOf(spec.StartingAdapter));
         return labels is { Count: < 2 } && spec.Method.Type is not TrainingMethodType.Reward
             ? throw new TrainingException($"{Path.GetFileName(spec.TrainingFile)} has {labels.Count} label(s); there must be at least two to tell apart.")
             : labels;
@@ -259,10 +297,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private Adapter CreateAdapter(PretrainedModel model)
     {
-        var task = spec.Method.TaskType;
-        var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
-        peft = peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : peft;
-        var adapter = peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
+        var adapter = spec.StartingAdapter is { } start ? Started(start, model) : New(model);
         var saved = adapter.Parts.Where(entry => entry.Part is TrainableCopy).Select(entry => entry.Site.Path).ToHashSet();
         if (model.Drawn.FirstOrDefault(weight => !saved.Contains(weight.Path[..weight.Path.LastIndexOf('.')])) is { } lost)
         {
@@ -271,7 +306,11 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
                 $"peft.modules_to_save: {spec.ModelName} has no weights for {lost.Path}, so they start at random and must be trained and saved. Add \"{lost.Path.Split('.')[^2]}\".");
         }
 
-        adapter.Initialize(_arguments.Seed);
+        if (spec.StartingAdapter is null)
+        {
+            adapter.Initialize(_arguments.Seed);
+        }
+
         adapter.SetTraining(true);
         events.Message(adapter.TrainableSummary);
         if (_arguments.NeftuneNoiseAlpha is { } alpha and > 0)
@@ -280,6 +319,34 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         }
 
         return adapter;
+    }
+
+    private Adapter Started(string start, PretrainedModel model)
+    {
+        events.Message($"Going on from a trained adapter ({spec.Peft.PeftType}, sha256 {_startingSha256}).");
+        return AdapterFile.Load(start, model);
+    }
+
+    /// <summary>The frozen adapter that the policy is held to; null where it is the base or the method has no reference.</summary>
+    private Adapter? Reference(PretrainedModel model)
+    {
+        if (!spec.Method.HasReference || (spec.Method.Reference ?? DefaultReference) is PreferenceReference.AdapterOff)
+        {
+            return null;
+        }
+
+        events.Message("The reference is a frozen copy of the adapter that the run starts from.");
+        return StartingAdapters.Freeze(spec.StartingAdapter!, model);
+    }
+
+    private PreferenceReference DefaultReference => spec.StartingAdapter is null ? PreferenceReference.AdapterOff : PreferenceReference.StartingAdapter;
+
+    private Adapter New(PretrainedModel model)
+    {
+        var task = spec.Method.TaskType;
+        var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
+        peft = peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : peft;
+        return peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
     }
 
     /// <summary>An adapter that starts from what the model makes of the training file.</summary>
@@ -298,16 +365,18 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>What a run carries from step to step.</summary>
-    private sealed record RunState(TrainingProgress Progress, BestModel Best, LossWatch Watch, Optimizer Optimizer, Adapter Adapter)
+    private sealed record RunState(string? StartingAdapterSha256, TrainingProgress Progress, BestModel Best, LossWatch Watch, TrainingTask Task, Optimizer Optimizer, Adapter Adapter)
     {
         public TrainingState State => new()
         {
             StepsDone = Progress.StepsDone,
+            StartingAdapterSha256 = StartingAdapterSha256,
             Tokens = Progress.Tokens,
             BestMetric = Best.Metric,
             BestStep = Best.Step,
             EvaluationsWithoutGain = Best.EvaluationsWithoutGain,
             RecentLosses = Watch.Recent,
+            Task = Task.Progress,
         };
     }
 }

@@ -35,7 +35,7 @@ public sealed record TrainingEstimate
     public static TrainingEstimate Of(TrainingSpec spec, Device device, ScalarType dtype, Func<long> runtime, long free)
     {
         using var labelled = File.OpenRead(spec.TrainingFile);
-        var labels = MethodData.Labels(spec.Method, labelled);
+        var labels = MethodData.Labels(spec.Method, labelled, StartingAdapters.LabelsOf(spec.StartingAdapter));
         var config = PretrainedConfig.Read(spec.Model);
         var model = PretrainedModel.Plan(labels is null ? config : config.WithLabels(labels), spec.Method.Head);
         using var adapter = spec.Peft.CreateAdapter(model);

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Weights;
 
@@ -30,6 +31,10 @@ public sealed record TrainingManifest
     /// <summary>Sha256 of the validation file.</summary>
     public string? ValidationFileSha256 { get; init; }
 
+    /// <summary>Digest of the adapter that the run started from, see <see cref="StartingAdapters.DigestOf"/>.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? StartingAdapterSha256 { get; init; }
+
     public required AdapterConfig Peft { get; init; }
 
     public required TrainingMethod Method { get; init; }
@@ -45,6 +50,7 @@ public sealed record TrainingManifest
         ModelSha256 = DigestOfModel(spec.Model),
         TrainingFileSha256 = DigestOf(spec.TrainingFile),
         ValidationFileSha256 = spec.ValidationFile is null ? null : DigestOf(spec.ValidationFile),
+        StartingAdapterSha256 = spec.StartingAdapter is null ? null : StartingAdapters.DigestOf(spec.StartingAdapter),
         Peft = spec.Peft,
         Method = spec.Method,
         Training = spec.Training,
@@ -64,6 +70,8 @@ public sealed record TrainingManifest
             (now.TrainingFileSha256 == TrainingFileSha256, $"{spec.TrainingFile} has the sha256 {now.TrainingFileSha256}, the training file had {TrainingFileSha256}"),
             (now.ValidationFileSha256 == ValidationFileSha256, ValidationFileSha256 is null
                 ? "the run had no validation file" : $"the validation file had the sha256 {ValidationFileSha256}, this one {now.ValidationFileSha256 ?? "is missing"}"),
+            (now.StartingAdapterSha256 == StartingAdapterSha256, StartingAdapterSha256 is null
+                ? "the run started from no adapter" : $"the run started from the adapter {StartingAdapterSha256}, this one {(now.StartingAdapterSha256 is { } other ? $"from {other}" : "from none")}"),
         }.Where(each => !each.Item1).Select(each => each.Item2);
     }
 

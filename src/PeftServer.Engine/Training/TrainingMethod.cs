@@ -92,6 +92,24 @@ public sealed record TrainingMethod
         _ => TaskType.CausalLm,
     };
 
+    /// <summary>What the policy is held to, as far as the settings say; null: as the run starts.</summary>
+    [JsonIgnore]
+    public PreferenceReference? Reference => Settings switch
+    {
+        DpoSettings settings => settings.Reference,
+        KtoSettings settings => settings.Reference,
+        GrpoSettings settings => settings.Reference,
+        _ => null,
+    };
+
+    /// <summary>Names of the models that the method's grader embeds texts by.</summary>
+    [JsonIgnore]
+    public IEnumerable<string> EmbeddingModels => (Settings as GrpoSettings)?.Grader?.EmbeddingModels.Distinct() ?? [];
+
+    /// <summary>Whether the method measures the policy against a reference.</summary>
+    [JsonIgnore]
+    public bool HasReference => Settings is DpoSettings or KtoSettings or GrpoSettings { Beta: > 0 };
+
     /// <summary>The head that is trained.</summary>
     [JsonIgnore]
     public ModelHead Head => ModelCatalog.HeadFor(TaskType)!.Value;
@@ -126,6 +144,9 @@ public sealed record TrainingMethod
         Validator.TryValidateObject(settings, new ValidationContext(settings), faults, validateAllProperties: true);
         return [.. faults, .. (settings as IMethodSettings)?.Contradictions() ?? []];
     }
+
+    /// <summary>What contradicts how the run trains: field of the method and remedy.</summary>
+    public IEnumerable<ValidationResult> Faults(TrainingArguments training) => Settings is GrpoSettings settings ? RolloutPlan.Faults(training, settings) : [];
 }
 
 /// <summary>Settings that can contradict each other, beyond the range of each.</summary>

@@ -1,22 +1,33 @@
+using PeftServer.Engine.Training.Objectives;
+
 namespace PeftServer.Engine.Training;
 
 /// <summary>
 /// Which rows go through the model at which step. It follows from the number of rows and the settings alone, so a resumed run
 /// meets the same rows in the same order.
 /// </summary>
-public sealed class TrainingPlan
+public class TrainingPlan
 {
     private readonly int _rows;
     private readonly TrainingArguments _arguments;
 
     public TrainingPlan(int rows, TrainingArguments arguments)
+        : this(rows, arguments, (int)Math.Ceiling((double)rows / (arguments.PerDeviceTrainBatchSize * arguments.GradientAccumulationSteps)))
+    {
+    }
+
+    private protected TrainingPlan(int rows, TrainingArguments arguments, int stepsPerEpoch)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(rows, 1);
         (_rows, _arguments) = (rows, arguments);
-        StepsPerEpoch = (int)Math.Ceiling((double)rows / RowsPerStep);
+        StepsPerEpoch = stepsPerEpoch;
         TotalSteps = arguments.MaxSteps > 0 ? arguments.MaxSteps : Math.Max(1, (int)Math.Ceiling(arguments.NumTrainEpochs * StepsPerEpoch));
         WarmupSteps = LearningRate.WarmupSteps(arguments, TotalSteps);
     }
+
+    /// <summary>The plan of a method: GRPO's rows are completions, the others' those of the file.</summary>
+    public static TrainingPlan For(int rows, TrainingArguments arguments, TrainingMethod method) =>
+        method.Settings is GrpoSettings settings ? new RolloutPlan(rows, arguments, settings) : new TrainingPlan(rows, arguments);
 
     public int StepsPerEpoch { get; }
 
@@ -27,7 +38,7 @@ public sealed class TrainingPlan
     private int RowsPerStep => _arguments.PerDeviceTrainBatchSize * _arguments.GradientAccumulationSteps;
 
     /// <summary>The micro-batches of <paramref name="step"/> (counted from 0), each a list of row numbers.</summary>
-    public IReadOnlyList<int[]> Window(int step)
+    public virtual IReadOnlyList<int[]> Window(int step)
     {
         var (epoch, within) = Math.DivRem(step, StepsPerEpoch);
         return [.. Order(epoch).Skip(within * RowsPerStep).Take(RowsPerStep).Chunk(_arguments.PerDeviceTrainBatchSize)];
@@ -41,7 +52,8 @@ public sealed class TrainingPlan
 
     private (int Epoch, int[] Rows)? _order;
 
-    private int[] Order(int epoch)
+    /// <summary>The rows in the order of an epoch.</summary>
+    private protected int[] Order(int epoch)
     {
         if (_order is { } known && known.Epoch == epoch)
         {

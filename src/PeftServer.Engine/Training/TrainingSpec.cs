@@ -1,5 +1,8 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Lora;
 
 namespace PeftServer.Engine.Training;
 
@@ -27,16 +30,26 @@ public sealed record TrainingSpec
     /// <summary>Rows to evaluate on.</summary>
     public string? ValidationFile { get; init; }
 
-    /// <summary>The method and its settings.</summary>
-    public required AdapterConfig Peft { get; init; }
+    /// <summary>The method and its settings. Absent: those of <see cref="StartingAdapter"/>, or LoRA with PEFT's defaults.</summary>
+    public AdapterConfig Peft { get; init; } = new LoraConfig();
+
+    /// <summary>Folder of an adapter on the same base, as PEFT saves it, that training goes on from. Its settings are those of the run.</summary>
+    public string? StartingAdapter { get; init; }
 
     /// <summary>Folder of the adapters that the method mixes, in folders 0, 1, …; for X-LoRA.</summary>
     public string? Experts { get; init; }
+
+    /// <summary>Folders of the models that graders embed texts by, by their names.</summary>
+    public IReadOnlyDictionary<string, string>? EmbeddingModels { get; init; }
 
     /// <summary>What is learnt. Absent: supervised fine-tuning.</summary>
     public TrainingMethod Method { get; init; } = new();
 
     public TrainingArguments Training { get; init; } = new();
+
+    /// <summary>Settings that are "auto" and not yet picked, as <see cref="AutoSettings"/> knows them.</summary>
+    [JsonIgnore]
+    public IReadOnlyList<string> Auto { get; init; } = [];
 
     /// <summary>auto, cpu or cuda:N.</summary>
     public string Device { get; init; } = "auto";
@@ -48,13 +61,34 @@ public sealed record TrainingSpec
     public double? PeakTflops { get; init; }
 
     /// <summary>Reads <paramref name="path"/> and makes its paths absolute. Throws <see cref="JsonException"/>.</summary>
+    /// Reads <paramref name="path"/> and makes its paths absolute. Throws <see cref="JsonException"/>; for a starting adapter also <see cref="Weights.CheckpointException"/>
+    /// where it cannot be read, and <see cref="AdapterException"/> where the settings beside it are not its own.
+    /// </summary>
     public static TrainingSpec Read(string path)
     {
-        var spec = JsonSerializer.Deserialize<TrainingSpec>(File.ReadAllBytes(path), PeftJson.Options)
-            ?? throw new JsonException($"{path} is null.");
         var folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        var fields = JsonNode.Parse(File.ReadAllBytes(path)) as JsonObject ?? throw new JsonException($"{path} is no object.");
+        var start = fields["starting_adapter"] is JsonValue value && value.TryGetValue<string>(out var relative) ? Path.GetFullPath(relative, folder) : null;
+        var given = start is null ? null : fields["peft"]; // a part of the settings says as much as all of them
+        if (start is not null)
+        {
+            fields.Remove("peft");
+        }
+
+        var auto = AutoFields.In(JsonSerializer.SerializeToElement(fields));
+        if (auto.Select(each => AutoFields.Fault(each, (string?)fields["peft"]?["peft_type"])).FirstOrDefault(fault => fault is not null) is { } fault)
+        {
+            throw new JsonException(fault);
+        }
+
+        AutoFields.Remove(fields, auto);
+        var spec = fields.Deserialize<TrainingSpec>(PeftJson.Options)!;
         return spec with
         {
+            Peft = start is null ? spec.Peft : StartingAdapters.Resolve(AdapterFile.ReadConfig(start), given as JsonObject),
+            Auto = [.. auto.Select(each => AutoSettings.Fields[each])],
+            StartingAdapter = start,
+            EmbeddingModels = spec.EmbeddingModels?.ToDictionary(model => model.Key, model => Path.GetFullPath(model.Value, folder)),
             Model = Path.GetFullPath(spec.Model, folder),
             TrainingFile = Path.GetFullPath(spec.TrainingFile, folder),
             Experts = spec.Experts is null ? null : Path.GetFullPath(spec.Experts, folder),

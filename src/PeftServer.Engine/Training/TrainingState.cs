@@ -1,3 +1,5 @@
+using System.Text.Json;
+
 namespace PeftServer.Engine.Training;
 
 /// <summary>Where a run stands, beside its weights and its optimizer.</summary>
@@ -7,6 +9,12 @@ internal sealed record TrainingState
 
     /// <summary>Tokens that went through the model.</summary>
     public long Tokens { get; init; }
+
+    /// <summary>Digest of the adapter that the run started from; null where it started anew.</summary>
+    public string? StartingAdapterSha256 { get; init; }
+
+    /// <summary>What the task carries from step to step: rollouts that are learnt from several times.</summary>
+    public JsonElement? Task { get; init; }
 
     /// <summary>The best evaluation so far; null before the first.</summary>
     public double? BestMetric { get; init; }

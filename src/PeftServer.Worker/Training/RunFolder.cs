@@ -20,6 +20,9 @@ internal sealed record RunFolder(string Path)
     /// <summary>Adapters that the method mixes, in folders 0, 1, ….</summary>
     public string Experts => In("experts");
 
+    /// <summary>The adapter that training goes on from.</summary>
+    public string StartingAdapter => In("starting_adapter");
+
     /// <summary>Copies for people; the truth is in <see cref="Events"/>.</summary>
     public string Output => In("stdout.log");
 

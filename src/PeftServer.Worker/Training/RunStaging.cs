@@ -16,7 +16,7 @@ internal sealed class StagingException(JobError error) : Exception(error.Message
 }
 
 /// <summary>Puts what a run needs into its folder. The trainer knows no store and no database.</summary>
-internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts, IOptions<WorkerOptions> options)
+internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels models, ExpertStaging experts, StartingModels startingModels, IOptions<WorkerOptions> options)
 {
     /// <summary>
     /// Makes the folder of this attempt; checkpoints of a former run on this host move into it, so the trainer goes on from
@@ -39,8 +39,9 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             Directory.Move(former.Checkpoints, run.Checkpoints);
         }
 
-        var mixes = await experts.StageAsync(job, run.Experts, cancellationToken);
-        await WriteSpecAsync(run, job, model, device, mixes, cancellationToken);
+        var starts = await startingModels.StageAsync(job, run.StartingAdapter, former?.StartingAdapter, cancellationToken);
+        var mixes = !starts && await experts.StageAsync(job, run.Experts, cancellationToken);
+        await WriteSpecAsync(run, job, model, device, (mixes, starts), cancellationToken);
         return run;
     }
 
@@ -51,7 +52,10 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
         await from.CopyToAsync(to, cancellationToken);
     }
 
-    private async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, bool mixes, CancellationToken cancellationToken)
+    private string FolderOfEmbedder(string name) => models.Find(name)?.Folder ?? throw new StagingException(new JobError(
+        "model_not_available", $"The embedding model '{name}' is not in the worker's Models:Root any more.", "method.grpo.grader.embedding_model"));
+
+    private async Task WriteSpecAsync(RunFolder run, FineTuningJob job, BaseModel model, TrainingDevice device, (bool Mixes, bool Starts) adapters, CancellationToken cancellationToken)
     {
         var spec = new TrainingSpec
         {
@@ -60,7 +64,9 @@ internal sealed class RunStaging(RunFolders runs, FileStore files, BaseModels mo
             TrainingFile = Path.GetFileName(run.TrainingFile),
             ValidationFile = job.ValidationFile is null ? null : Path.GetFileName(run.ValidationFile),
             Peft = job.Peft,
-            Experts = mixes ? Path.GetFileName(run.Experts) : null,
+            StartingAdapter = adapters.Starts ? Path.GetFileName(run.StartingAdapter) : null,
+            Experts = adapters.Mixes ? Path.GetFileName(run.Experts) : null,
+            EmbeddingModels = job.Method.EmbeddingModels.Any() ? job.Method.EmbeddingModels.ToDictionary(name => name, FolderOfEmbedder) : null,
             Method = job.Method,
             Training = job.Training,
             Device = device.NameInTrainer,

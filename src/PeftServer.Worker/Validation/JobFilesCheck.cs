@@ -21,7 +21,7 @@ namespace PeftServer.Worker.Validation;
 /// here, with the lines at fault. No tensors.
 /// </summary>
 internal sealed partial class JobFilesCheck(
-    JobClaims claims, JobSignals signals, JobWriter writer, JobAlarms alarms, FileStore files, BaseModels models,
+    JobClaims claims, JobSignals signals, JobWriter writer, JobAlarms alarms, FileStore files, BaseModels models, StartingModels starts,
     IOptions<WorkerOptions> options, TimeProvider clock, ILogger<JobFilesCheck> logger)
 {
     public async Task RunAsync(JobLease lease, CancellationToken stopping)
@@ -64,9 +64,8 @@ internal sealed partial class JobFilesCheck(
         var job = transaction.Job;
         if (job.AutoSettings.Count > 0)
         {
-            var (training, reasons) = AutoSettings.Pick(
-                job.AutoSettings, job.Training, reports[0].Summary, job.Method, job.Peft, PretrainedModel.Plan(model!.Folder, job.Method.Head).ParameterCount);
-            transaction.Resolve(training, reasons);
+            transaction.Resolve(AutoSettings.Pick(
+                job.AutoSettings, job.Training, reports[0].Summary, job.Method, job.Peft, PretrainedModel.Plan(model!.Folder, job.Method.Head)));
         }
 
         transaction.Queue();
@@ -121,6 +120,10 @@ internal sealed partial class JobFilesCheck(
         {
             return (reports, e.Error);
         }
+        catch (TrainingException e)
+        {
+            return (reports, new JobError("invalid_value", e.Message, "method"));
+        }
         catch (Exception e) when (e is TokenizerException or TemplateException or CheckpointException)
         {
             return (reports, new JobError("model_not_usable", $"The base model '{job.BaseModel}' cannot be trained: {e.Message}", "model"));
@@ -131,8 +134,9 @@ internal sealed partial class JobFilesCheck(
 
     private async Task<IReadOnlyList<string>?> LabelsAsync(FineTuningJob job, CancellationToken cancellationToken)
     {
+        var starting = StartingAdapters.LabelsOf(await starts.FindAsync(job, cancellationToken));
         await using var content = await files.OpenForJobAsync(job, "training_file", job.TrainingFile, cancellationToken);
-        return await Task.Run(() => MethodData.Labels(job.Method, content, cancellationToken), cancellationToken);
+        return await Task.Run(() => MethodData.Labels(job.Method, content, starting, cancellationToken), cancellationToken);
     }
 
     private async Task<DatasetReport> ReadAsync(

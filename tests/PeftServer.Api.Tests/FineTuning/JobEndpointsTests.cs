@@ -102,6 +102,27 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
     }
 
     [Fact]
+    public async Task Create_AutoInTrainingAndPeft_IsKeptUntilItIsPicked()
+    {
+        var id = await server.CreateJobAsync(""", "training": {"optim": "auto", "warmup_ratio": "auto", "learning_rate": "auto", "max_steps": 3}, "peft": {"peft_type": "LORA", "r": "auto"}""");
+
+        var job = (await server.Services.GetRequiredService<JobStore>().FindAsync("default", id, Token))!;
+        job.AutoSettings.ShouldBe(["training.optim", "training.warmup_ratio", "learning_rate_multiplier", "peft.r"]);
+        job.Training.MaxSteps.ShouldBe(3);
+    }
+
+    [Theory]
+    [InlineData(""", "training": {"seed": "auto"}""", "training.seed")]
+    [InlineData(""", "peft": {"peft_type": "IA3", "r": "auto"}""", "peft.r")]
+    public async Task Create_AutoWhereThereIsNone_Returns400NamingTheField(string more, string field)
+    {
+        var (status, fault) = await server.PostAsync(Jobs, $$"""{"model": "tiny-llama", "training_file": "{{await server.UploadChatsAsync()}}"{{more}}}""");
+
+        status.ShouldBe(HttpStatusCode.BadRequest);
+        fault.GetProperty("error").GetProperty("param").GetString().ShouldBe(field);
+    }
+
+    [Fact]
     public async Task PauseAndResume_ThroughTheApi_SayWhereTheJobStands()
     {
         var id = await server.CreateJobAsync();

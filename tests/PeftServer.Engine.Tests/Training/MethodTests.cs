@@ -1,6 +1,5 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
-using PeftServer.Engine.Evaluation.Graders;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Objectives;
@@ -25,8 +24,6 @@ public sealed class MethodTests
     private static readonly string[] Alike = [.. Enumerable.Range(0, 8).Select(i => $$"""{"anchor": "what is {{i}}", "positive": "{{i}} is a number", "negative": "blue sky"}""")];
 
     private static readonly string[] Scored = [.. Enumerable.Range(0, 8).Select(i => $$"""{"sentence1": "what is {{i}}", "sentence2": "{{i}} is a number", "score": {{i}}}""")];
-
-    private static readonly string[] Prompts = [.. Enumerable.Range(0, 4).Select(i => $$"""{"messages": [{"role": "user", "content": "Say the{{i}}"}], "answer": "the"}""")];
 
     private static readonly string[] Texts = [.. Enumerable.Range(0, 4).Select(i => $$"""{"text": "{{string.Concat(Enumerable.Repeat("all good things come to an end ", 10 + i))}}"}""")];
 
@@ -130,39 +127,6 @@ public sealed class MethodTests
     }
 
     [Fact]
-    public void Run_Grpo_RewardsWhatTheGraderLikes()
-    {
-        using var run = new TrainingRun(Prompts, Grpo(), arguments => arguments with { MaxSteps = 4, LearningRate = 2e-2 });
-
-        run.Run().ShouldBe(TrainingOutcome.Succeeded);
-
-        run.Metrics("train_reward").Count().ShouldBe(4);
-        run.Metrics("train_reward").ShouldAllBe(reward => reward >= 0 && reward <= 1);
-        run.Metrics("train_completions/mean_length").ShouldAllBe(length => length >= 1 && length <= 6);
-    }
-
-    [Fact]
-    public void Run_GrpoStoppedAndRunAgain_GivesTheSameBytes()
-    {
-        using var whole = new TrainingRun(Prompts, Grpo(), arguments => arguments with { MaxSteps = 3 });
-        using var stopped = new TrainingRun(Prompts, Grpo(), arguments => arguments with { MaxSteps = 3 });
-        whole.Run();
-        stopped.Run(1, StopRequest.Pause).ShouldBe(TrainingOutcome.Paused);
-        stopped.Run().ShouldBe(TrainingOutcome.Succeeded);
-
-        stopped.Losses.ShouldBe(whole.Losses);
-        File.ReadAllBytes(stopped.Weights).AsSpan().SequenceEqual(File.ReadAllBytes(whole.Weights)).ShouldBeTrue();
-    }
-
-    [Fact]
-    public void Run_GrpoWithoutGrader_NamesTheField()
-    {
-        using var run = new TrainingRun(Prompts, new TrainingMethod { Type = TrainingMethodType.Grpo });
-
-        Should.Throw<TrainingException>(() => run.Run()).Message.ShouldStartWith("grader: grpo needs a grader");
-    }
-
-    [Fact]
     public void Run_TaskTypeOfAnotherMethod_IsRefused()
     {
         using var run = new TrainingRun(Classes, new TrainingMethod { Type = TrainingMethodType.Classification }, peft: new LoraConfig { TaskType = TaskType.CausalLm });
@@ -177,16 +141,4 @@ public sealed class MethodTests
 
         Should.Throw<TrainingException>(() => run.Run()).Message.ShouldContain("at least two");
     }
-
-    private static TrainingMethod Grpo() => new()
-    {
-        Type = TrainingMethodType.Grpo,
-        Grpo = new GrpoSettings
-        {
-            NumGenerations = 3,
-            MaxCompletionLength = 6,
-            Beta = 0.04,
-            Grader = new TextSimilarityGrader { Input = "{{ sample.output_text }}", Reference = "{{ item.answer }}", EvaluationMetric = SimilarityMetric.FuzzyMatch },
-        },
-    };
 }

@@ -12,7 +12,7 @@ internal sealed class TrainingRun : IDisposable
 
     public TrainingRun(
         IEnumerable<string> rows, TrainingMethod? method = null, Func<TrainingArguments, TrainingArguments>? change = null, double dropout = 0.1, string? model = null,
-        IEnumerable<string>? evaluated = null, AdapterConfig? peft = null)
+        IEnumerable<string>? evaluated = null, AdapterConfig? peft = null, string? start = null)
     {
         File.WriteAllLines(Path.Combine(Folder, "rows.jsonl"), rows);
         if (evaluated is not null)
@@ -27,7 +27,8 @@ internal sealed class TrainingRun : IDisposable
             ModelName = model is null ? "tiny-llama" : "small",
             TrainingFile = Path.Combine(Folder, "rows.jsonl"),
             ValidationFile = evaluated is null ? null : Path.Combine(Folder, "valid.jsonl"),
-            Peft = peft ?? new LoraConfig { R = 4, LoraDropout = dropout },
+            StartingAdapter = start,
+            Peft = start is not null ? AdapterFile.ReadConfig(start) : peft ?? new LoraConfig { R = 4, LoraDropout = dropout },
             Method = method ?? new TrainingMethod(),
             Training = change?.Invoke(arguments) ?? arguments,
             Device = "cpu",

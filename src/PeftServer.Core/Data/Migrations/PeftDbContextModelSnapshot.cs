@@ -277,6 +277,10 @@ namespace PeftServer.Core.Data.Migrations
                         .HasColumnType("timestamp with time zone")
                         .HasColumnName("started_at");
 
+                    b.Property<string>("StartingModel")
+                        .HasColumnType("text")
+                        .HasColumnName("starting_model");
+
                     b.Property<string>("State")
                         .IsRequired()
                         .HasColumnType("text")

@@ -8,6 +8,9 @@ namespace PeftServer.Engine.Evaluation.Graders;
 /// <param name="Item">The row of the data set.</param>
 public sealed partial record GradedSample(string OutputText, JsonElement Item)
 {
+    /// <summary>What embeds texts, for graders that compare embeddings.</summary>
+    public TextEmbeddings? Embeddings { get; init; }
+
     /// <summary>The text of a template; a field that the row lacks is empty.</summary>
     public string Fill(string template) => Reference().Replace(template, match => Value(match.Groups[1].Value.Split('.')));
 

@@ -21,6 +21,10 @@ public abstract record Grader
     /// <summary>The grade, usually from 0 to 1.</summary>
     public abstract double Grade(GradedSample sample);
 
+    /// <summary>Names of the models that it embeds texts by.</summary>
+    [JsonIgnore]
+    public virtual IEnumerable<string> EmbeddingModels => [];
+
     /// <summary>What is wrong with the settings: field and remedy.</summary>
     public abstract IEnumerable<ValidationResult> Faults();
 
@@ -85,6 +89,9 @@ public sealed record TextSimilarityGrader : Grader
 
     public required SimilarityMetric EvaluationMetric { get; init; }
 
+    /// <summary>For cosine: the name of the model on this server whose embeddings are compared.</summary>
+    public string? EmbeddingModel { get; init; }
+
     /// <summary>Part of OpenAI's evaluations: a grade of this and above passes. Rewards are the grade itself.</summary>
     [Range(0.0, 1.0)]
     public double? PassThreshold { get; init; }
@@ -95,6 +102,10 @@ public sealed record TextSimilarityGrader : Grader
         return EvaluationMetric switch
         {
             SimilarityMetric.FuzzyMatch => FuzzyMatch.Ratio(reference, input),
+            SimilarityMetric.FuzzyTokenSet => FuzzyMatch.TokenSetRatio(reference, input),
+            SimilarityMetric.FuzzyW => FuzzyMatch.WeightedRatio(reference, input),
+            SimilarityMetric.Meteor => Meteor.Score(reference, input),
+            SimilarityMetric.Cosine => (sample.Embeddings ?? throw new InvalidOperationException("Nothing here embeds texts.")).Cosine(EmbeddingModel!, reference, input),
             SimilarityMetric.Bleu => Bleu.Score(reference, input),
             SimilarityMetric.Gleu => Bleu.Gleu(reference, input),
             SimilarityMetric.RougeL => Rouge.L(reference, input).F1,
@@ -104,17 +115,32 @@ public sealed record TextSimilarityGrader : Grader
 
     public override IEnumerable<ValidationResult> Faults()
     {
-        var faults = TemplateFaults(("input", Input), ("reference", Reference));
-        return EvaluationMetric is SimilarityMetric.Meteor or SimilarityMetric.Cosine
-            ? faults.Append(Fault("evaluation_metric", $"evaluation_metric {EvaluationMetric.ToString().ToLowerInvariant()} needs data that this server does not have. Use fuzzy_match, bleu, gleu, rouge_1 to rouge_5 or rouge_l."))
-            : faults;
+        foreach (var fault in TemplateFaults(("input", Input), ("reference", Reference)))
+        {
+            yield return fault;
+        }
+
+        if (EvaluationMetric is SimilarityMetric.Cosine && string.IsNullOrEmpty(EmbeddingModel))
+        {
+            yield return Fault("embedding_model", "evaluation_metric cosine compares embeddings: name the model of this server that makes them in embedding_model.");
+        }
+        else if (EvaluationMetric is not SimilarityMetric.Cosine && EmbeddingModel is not null)
+        {
+            yield return Fault("embedding_model", "embedding_model is for evaluation_metric cosine alone. Leave it out.");
+        }
     }
+
+    public override IEnumerable<string> EmbeddingModels => EmbeddingModel is { } model ? [model] : [];
 }
 
-/// <summary>OpenAI's measures of likeness.</summary>
+/// <summary>
+/// OpenAI's measures of likeness, and two more of rapidfuzz. fuzzy_match is rapidfuzz's ratio, fuzzy_token_set its token_set_ratio, fuzzy_w its WRatio, each from 0 to 1.
+/// </summary>
 public enum SimilarityMetric
 {
     FuzzyMatch,
+    FuzzyTokenSet,
+    FuzzyW,
     Bleu,
     Gleu,
     Meteor,
@@ -142,6 +168,8 @@ public sealed record MultiGrader : Grader
     public required string CalculateOutput { get; init; }
 
     public override double Grade(GradedSample sample) => GraderFormula.Parse(CalculateOutput).Value(name => Graders[name].Grade(sample));
+
+    public override IEnumerable<string> EmbeddingModels => Graders.Values.SelectMany(grader => grader.EmbeddingModels);
 
     public override IEnumerable<ValidationResult> Faults()
     {

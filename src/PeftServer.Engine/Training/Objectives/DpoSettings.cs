@@ -19,6 +19,9 @@ public record DpoSettings : IMethodSettings
     [Range(0.0, 0.499)]
     public double LabelSmoothing { get; init; }
 
+    /// <summary>What the policy is held to; absent: the adapter that the run starts from, frozen, or the base where it starts from none, as TRL's trainer does.</summary>
+    public PreferenceReference? Reference { get; init; }
+
     /// <summary>The divergence from the reference that the loss is derived from.</summary>
     public FDivergence FDivergenceType { get; init; }
 
@@ -58,6 +61,16 @@ public record DpoSettings : IMethodSettings
 
         return faults;
     }
+}
+
+/// <summary>The model that a policy is measured against.</summary>
+public enum PreferenceReference
+{
+    /// <summary>The base model: the adapter off.</summary>
+    AdapterOff,
+
+    /// <summary>A frozen copy of the adapter that the run starts from.</summary>
+    StartingAdapter,
 }
 
 /// <summary>The losses over a pair. Each is documented where it is computed.</summary>

@@ -24,10 +24,10 @@ internal static class Grpo
     /// <param name="advantages">One for each row.</param>
     /// <param name="oldLogProbs">What the policy that wrote them said, [m]; null: this one.</param>
     /// <param name="referenceLogProbs">What the reference says, [m]; null where β is 0.</param>
-    /// <param name="window">Targets and micro-batches of the window.</param>
+    /// <param name="share">What this micro-batch is of its window.</param>
     /// <param name="settings">The variant.</param>
     public static ObjectiveResult Loss(
-        TokenScores policy, IReadOnlyList<double> advantages, Tensor? oldLogProbs, Tensor? referenceLogProbs, (long Targets, int MicroBatches) window, GrpoSettings settings)
+        TokenScores policy, IReadOnlyList<double> advantages, Tensor? oldLogProbs, Tensor? referenceLogProbs, GrpoShare share, GrpoSettings settings)
     {
         using var scope = NewDisposeScope();
         var (logProbs, metrics) = (policy.LogProbs, new Dictionary<string, Tensor>());
@@ -54,11 +54,11 @@ internal static class Grpo
             metrics["kl"] = MeanOf(divergence.detach());
         }
 
-        var total = Reduce(policy, loss, window, settings);
+        var total = Reduce(policy, loss, share, settings);
         if (settings.EntropyCoef > 0)
         {
             metrics["policy_loss"] = total.detach();
-            total = total.Minus(MeanOf(entropies).Times(settings.EntropyCoef / window.MicroBatches));
+            total = total.Minus(MeanOf(entropies).Times(settings.EntropyCoef * share.Tokens));
             metrics["entropy_coef"] = tensor((float)settings.EntropyCoef);
         }
 
@@ -86,13 +86,13 @@ internal static class Grpo
         }
     }
 
-    private static Tensor Reduce(TokenScores policy, Tensor loss, (long Targets, int MicroBatches) window, GrpoSettings settings) => settings.LossType switch
+    private static Tensor Reduce(TokenScores policy, Tensor loss, GrpoShare share, GrpoSettings settings) => settings.LossType switch
     {
-        GrpoLossType.Grpo or GrpoLossType.Sapo => policy.SumByRow(loss).div(policy.Lengths()).mean().Times(1.0 / window.MicroBatches),
-        GrpoLossType.Luspo => policy.SumByRow(loss).mean().Times(1.0 / window.MicroBatches),
-        GrpoLossType.Bnpo => loss.sum().Times(1.0 / (Math.Max(1, loss.numel()) * window.MicroBatches)),
-        GrpoLossType.DrGrpo => loss.sum().Times(1.0 / ((long)policy.Rows * settings.MaxCompletionLength * window.MicroBatches)),
-        GrpoLossType.Dapo or GrpoLossType.Cispo => loss.sum().Times(1.0 / Math.Max(1, window.Targets)),
+        GrpoLossType.Grpo or GrpoLossType.Sapo => policy.SumByRow(loss).div(policy.Lengths()).mean().Times(share.Rows),
+        GrpoLossType.Luspo => policy.SumByRow(loss).mean().Times(share.Rows),
+        GrpoLossType.Bnpo => loss.sum().Times(share.Tokens / Math.Max(1, loss.numel())),
+        GrpoLossType.DrGrpo => loss.sum().Times(share.Rows / ((long)policy.Rows * settings.MaxCompletionLength)),
+        GrpoLossType.Dapo or GrpoLossType.Cispo => loss.sum().Times(1 / share.WindowTargets),
         _ => throw new ArgumentOutOfRangeException(nameof(settings), settings.LossType, "There is no such loss."),
     };
 
@@ -124,3 +124,9 @@ internal static class Grpo
 
     private static Tensor MeanOf(Tensor x) => x.numel() == 0 ? zeros([], device: x.device) : x.mean();
 }
+
+/// <summary>What a micro-batch is of its accumulation window.</summary>
+/// <param name="WindowTargets">Tokens of the window that are learnt; with rollouts that serve several steps, those of a whole generation, as far as a step has a share in it.</param>
+/// <param name="Rows">Its rows among those of the window, where micro-batches count alike: 1/k, or less where a micro-batch goes through the model in parts.</param>
+/// <param name="Tokens">The same of its tokens.</param>
+internal readonly record struct GrpoShare(double WindowTargets, double Rows, double Tokens);

@@ -15,6 +15,18 @@ public record GrpoSettings : IMethodSettings
     [Range(2, 1024)]
     public int NumGenerations { get; init; } = 8;
 
+    /// <summary>µ of the paper: how often each completion is learnt from, while what wrote it is kept as the old policy and the ratio to it is clipped.</summary>
+    [Range(1, 1024)]
+    public int NumIterations { get; init; } = 1;
+
+    /// <summary>Micro-batches of per_device_train_batch_size completions that are written at once; absent: gradient_accumulation_steps.</summary>
+    [Range(1, 65_536)]
+    public int? StepsPerGeneration { get; init; }
+
+    /// <summary>Completions that are written at once: another way to say <see cref="StepsPerGeneration"/>.</summary>
+    [Range(2, 1_000_000)]
+    public int? GenerationBatchSize { get; init; }
+
     /// <summary>Tokens a completion may have; dr_grpo divides by it.</summary>
     [Range(1, 1_000_000)]
     public int MaxCompletionLength { get; init; } = 256;
@@ -22,6 +34,9 @@ public record GrpoSettings : IMethodSettings
     /// <summary>Weight of the divergence from the reference; 0: there is no reference.</summary>
     [Range(0.0, 1e3)]
     public double Beta { get; init; }
+
+    /// <summary>What β holds the policy to; absent: the adapter that the run starts from, frozen, or the base where it starts from none, as TRL's trainer does.</summary>
+    public PreferenceReference? Reference { get; init; }
 
     /// <summary>The ratio is clipped below 1 − ε.</summary>
     [Range(0.0, 1.0)]
@@ -73,9 +88,23 @@ public record GrpoSettings : IMethodSettings
     /// <summary>Completions that were cut off teach nothing; their rewards still count in their group.</summary>
     public bool MaskTruncatedCompletions { get; init; }
 
-    public IEnumerable<ValidationResult> Contradictions() => Grader is null
-        ? [new ValidationResult("grpo needs a grader: what gives a completion its reward. Add {\"type\": \"string_check\", …} or {\"type\": \"text_similarity\", …}.", ["grader"])]
-        : Grader.Faults().Select(fault => new ValidationResult(fault.ErrorMessage, fault.MemberNames.Select(field => $"grader.{field}")));
+    public IEnumerable<ValidationResult> Contradictions()
+    {
+        if (StepsPerGeneration is not null && GenerationBatchSize is not null)
+        {
+            yield return new("steps_per_generation and generation_batch_size say the same thing. Keep one of them.", ["generation_batch_size"]);
+        }
+
+        if (Grader is null)
+        {
+            yield return new("grpo needs a grader: what gives a completion its reward. Add {\"type\": \"string_check\", …} or {\"type\": \"text_similarity\", …}.", ["grader"]);
+        }
+
+        foreach (var fault in Grader?.Faults() ?? [])
+        {
+            yield return new(fault.ErrorMessage, fault.MemberNames.Select(field => $"grader.{field}"));
+        }
+    }
 }
 
 /// <summary>How tokens are weighed and summed. Each is documented where it is computed.</summary>

@@ -89,6 +89,9 @@ public record KtoSettings
     [Range(1e-6, 1e3)]
     public double Beta { get; init; } = 0.1;
 
+    /// <summary>What the policy is held to; absent: the adapter that the run starts from, frozen, or the base where it starts from none, as TRL's trainer does.</summary>
+    public PreferenceReference? Reference { get; init; }
+
     /// <summary>Weight of good rows. Keep weight × count of good and bad rows within 1 : 1 and 4 : 3.</summary>
     [Range(0.0, 1e3)]
     public double DesirableWeight { get; init; } = 1;

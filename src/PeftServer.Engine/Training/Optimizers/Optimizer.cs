@@ -9,6 +9,9 @@ namespace PeftServer.Engine.Training.Optimizers;
 /// </summary>
 public abstract class Optimizer : IDisposable
 {
+    /// <summary>Elements that one sum of squares may run over in float32.</summary>
+    private const long NormChunk = 4096;
+
     private readonly List<(Weight Weight, ParameterGroup Group, long Start)> _places = [];
     private readonly List<(string Name, Tensor Tensor)> _state = [];
     private readonly Tensor _gradients;
@@ -66,7 +69,7 @@ public abstract class Optimizer : IDisposable
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
-        var norm = _gradients.norm();
+        var norm = GradientNorm();
         if (maxNorm > 0)
         {
             using var limit = maxNorm.ToScalar();
@@ -76,6 +79,17 @@ public abstract class Optimizer : IDisposable
         }
 
         return norm.MoveToOuterDisposeScope();
+    }
+
+    // The norm of norms of chunks: on a CPU one sum over millions of squares stands still where a square is less than half a unit of the sum's last place.
+    // With 2.4 million gradients that made the norm 0.03% too small, and clipping let so much more through.
+    private Tensor GradientNorm()
+    {
+        using var scope = NewDisposeScope();
+        var chunked = _gradients.numel() / NormChunk * NormChunk;
+        var chunks = _gradients.narrow(0, 0, chunked).view(chunked / NormChunk, NormChunk).norm(dim: 1); // [chunks]
+        var rest = _gradients.narrow(0, chunked, _gradients.numel() - chunked).norm().reshape(1); // [1]
+        return cat([chunks, rest]).norm().MoveToOuterDisposeScope();
     }
 
     /// <summary>One update at <paramref name="learningRate"/>.</summary>

@@ -1,50 +1,58 @@
+using System.Text.Json;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Evaluation.Graders;
-using PeftServer.Engine.Generation;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
-using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>
-/// Prompts that the policy answers itself: each gets a group of completions, graders reward them, and what is better than its group becomes likelier. A row of the data
-/// is a prompt; the completions of a step are learnt in micro-batches of as many completions as a micro-batch has prompts. The draws of a step follow from its seed.
+/// Prompts that the policy answers itself: each gets a group of completions, graders reward them, and what is better than its group becomes likelier. A row of the data is
+/// a prompt; what goes through the model at which step, and how often, is the business of the <see cref="RolloutPlan"/>.
 /// </summary>
 internal sealed class GrpoTask(
-    IReadOnlyList<Prompt> prompts, Tokenizer tokenizer, IReadOnlySet<int> stops, CausalLanguageModel model, Adapter adapter, GrpoSettings settings, Func<bool> goesOn)
-    : TrainingTask
+    IReadOnlyList<Prompt> prompts, RolloutPlan plan, RolloutWriter writer, CausalLanguageModel model, Adapter adapter, GrpoSettings settings, Func<bool> goesOn,
+    Adapter? frozenAdapter = null) : TrainingTask
 {
-    private readonly Rollouts _rollouts = new(model, adapter);
+    private readonly List<Generation> _kept = [];
 
     public override int Rows => prompts.Count;
 
     public override int Tokens(int row) => prompts[row].Ids.Length + settings.MaxCompletionLength;
 
-    public override IEnumerable<long> Lines(int row) => [prompts[row].Line];
+    public override IEnumerable<long> Lines(int row) => [prompts[plan.PromptOf(row)].Line];
+
+    /// <summary>The generations that later steps learn from too. A resumed run cannot write them again: the policy has moved.</summary>
+    public override JsonElement? Progress
+    {
+        get => plan.KeepsOldPolicy && _kept.Count > 0 ? JsonSerializer.SerializeToElement(_kept, PeftJson.Options) : null;
+        set
+        {
+            _kept.Clear();
+            _kept.AddRange(value?.Deserialize<Generation[]>(PeftJson.Options) ?? []);
+        }
+    }
 
     public override IReadOnlyList<MicroBatch> Window(IReadOnlyList<int[]> window, ulong seed)
     {
-        var (completions, told) = Write([.. window.SelectMany(rows => rows)], seed);
-        var batches = completions.Chunk(window.Max(rows => rows.Length)).ToList();
-        var targets = completions.Sum(each => each.Row.TrainedCount);
+        var generations = Generations([.. window.SelectMany(slots => slots).Select(slot => plan.Completion(slot).Generation).Distinct()]);
+        var parts = window.Select(slots => (Micro: plan.MicroBatchOf(slots[0]), Completions: slots.Select(slot => generations[plan.Completion(slot).Generation].Completions[plan.Completion(slot).Completion]).ToArray(),
+            generations[plan.Completion(slots[0]).Generation].Told)).ToList();
+        var micro = parts.GroupBy(part => part.Micro).ToDictionary(part => part.Key, part => (
+            Rows: part.Sum(each => each.Completions.Length), Tokens: part.Sum(each => Targets(each.Completions))));
+        var targets = generations.Values.Average(generation => (double)Targets(generation.Completions)) * micro.Count / plan.StepsPerGeneration;
         return
         [
-            .. batches.Select(batch => new MicroBatch(BatchShape.Of(SftBatch.Of(batch.Select(each => each.Row)), frozenPasses: settings.Beta > 0 ? 1 : 0), dropout =>
+            .. parts.Select(part => new MicroBatch(BatchShape.Of(Batch(part.Completions), frozenPasses: settings.Beta > 0 ? 1 : 0), dropout =>
             {
                 using var scope = NewDisposeScope();
-                var result = Loss(batch, (Math.Max(1, targets), batches.Count), dropout);
+                var rows = (double)part.Completions.Length / micro[part.Micro].Rows / micro.Count;
+                var tokens = (double)Targets(part.Completions) / Math.Max(1, micro[part.Micro].Tokens) / micro.Count;
+                var result = Loss(part.Completions, new GrpoShare(Math.Max(1, targets), rows, tokens), dropout);
                 result.Loss.backward();
-                var share = 1.0 / batches.Count; // metrics are means over the micro-batches; what the rollouts tell is the step's
-                var metrics = result.Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Times(share));
-                foreach (var (name, value) in told)
-                {
-                    metrics[name] = tensor((float)(value * share), device: model.Device);
-                }
-
-                return new ObjectiveResult(result.Loss.detach(), metrics).MoveToOuterDisposeScope();
+                return Told(result, part.Told, rows).MoveToOuterDisposeScope();
             })),
         ];
     }
@@ -52,68 +60,87 @@ internal sealed class GrpoTask(
     public override (ObjectiveResult Result, double Weight) Evaluate(int[] rows)
     {
         using var scope = NewDisposeScope();
-        var (completions, told) = Write(rows, seed: (ulong)rows[0] + 1);
-        var result = Loss(completions, (Math.Max(1, completions.Sum(each => each.Row.TrainedCount)), 1), dropout: null);
-        var metrics = result.Metrics.Concat(told.Select(each => KeyValuePair.Create(each.Key, tensor((float)each.Value, device: model.Device)))).ToDictionary();
-        return (new ObjectiveResult(result.Loss, metrics).MoveToOuterDisposeScope(), rows.Length);
+        var generation = Write(0, rows, seed: (ulong)rows[0] + 1);
+        var (targets, loss, metrics) = (Math.Max(1, Targets(generation.Completions)), zeros([], device: model.Device), new Dictionary<string, Tensor>());
+        foreach (var part in generation.Completions.Chunk(plan.BatchSize))
+        {
+            var share = (double)part.Length / generation.Completions.Count;
+            var result = Told(Loss(part, new GrpoShare(targets, share, (double)Targets(part) / targets), dropout: null), generation.Told, share);
+            loss = loss.Plus(result.Loss);
+            foreach (var (name, value) in result.Metrics)
+            {
+                metrics[name] = metrics.TryGetValue(name, out var sum) ? sum.Plus(value) : value;
+            }
+        }
+
+        return (new ObjectiveResult(loss, metrics).MoveToOuterDisposeScope(), rows.Length);
     }
 
-    private ObjectiveResult Loss(IReadOnlyList<Completion> batch, (long Targets, int MicroBatches) window, Generator? dropout)
+    public override void Dispose()
+    {
+        writer.Dispose();
+        base.Dispose();
+    }
+
+    /// <summary>Metrics are means over the micro-batches; what rollouts tell is their generation's.</summary>
+    private ObjectiveResult Told(ObjectiveResult result, Dictionary<string, double> told, double share)
+    {
+        var metrics = result.Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Times(share));
+        foreach (var (name, value) in told)
+        {
+            metrics[name] = tensor((float)(value * share), device: model.Device);
+        }
+
+        return new ObjectiveResult(result.Loss.detach(), metrics);
+    }
+
+    private ObjectiveResult Loss(IReadOnlyList<RolloutRow> rows, GrpoShare share, Generator? dropout)
     {
         using var scope = NewDisposeScope();
-        var tokens = SftBatch.Of(batch.Select(each => each.Row));
-        var reference = settings.Beta > 0 ? Reference(tokens) : null;
+        var tokens = Batch(rows);
+        var reference = settings.Beta > 0 ? Frozen(frozenAdapter is null ? [] : [frozenAdapter], tokens) : null;
         var policy = TokenScores.Of(model, [adapter], tokens, dropout, settings.Temperature);
-        return Grpo.Loss(policy, [.. batch.Select(each => each.Advantage)], oldLogProbs: null, reference, window, settings).MoveToOuterDisposeScope();
+        var old = rows[0].OldLogProbs is null ? null : tensor(rows.SelectMany(row => row.OldLogProbs!).ToArray(), device: model.Device); // [m]
+        return Grpo.Loss(policy, [.. rows.Select(row => row.Advantage)], old, reference, share, settings).MoveToOuterDisposeScope();
     }
 
-    private Tensor Reference(SftBatch tokens)
+    private Tensor Frozen(IReadOnlyList<Adapter> adapters, SftBatch tokens)
     {
         using var frozen = no_grad();
-        return TokenScores.Of(model, [], tokens, dropout: null, settings.Temperature).LogProbs;
+        return TokenScores.Of(model, adapters, tokens, dropout: null, settings.Temperature).LogProbs;
     }
 
-    /// <summary>Completions of some prompts with their advantages, those of a prompt together, and what is told about them.</summary>
-    private (List<Completion> Completions, Dictionary<string, double> Told) Write(IReadOnlyList<int> rows, ulong seed)
+    /// <summary>The generations of these numbers: kept ones, and those that are due, written by the policy as it is.</summary>
+    private Dictionary<int, Generation> Generations(IReadOnlyList<int> numbers)
     {
-        var asked = rows.SelectMany(row => Enumerable.Repeat(prompts[row], settings.NumGenerations)).ToList();
-        var draws = new SeededRandom(seed, 0);
-        var sampling = asked.ConvertAll(prompt => new SamplingParameters
+        _kept.RemoveAll(generation => !numbers.Contains(generation.Number));
+        var all = numbers.ToDictionary(number => number, number => _kept.Find(generation => generation.Number == number) ?? Write(number, plan.PromptsOf(number), plan.SeedOf(number)));
+        if (goesOn()) // else answers broke off, and the step is not taken
         {
-            MaxTokens = Math.Max(1, Math.Min(settings.MaxCompletionLength, model.MaxLength - prompt.Ids.Length)),
-            Temperature = settings.Temperature,
-            TopP = settings.TopP,
-            TopK = settings.TopK,
-            Seed = draws.Next(),
-            StopTokens = stops,
-        });
-        var written = _rollouts.Write([.. asked.Select(prompt => prompt.Ids)], sampling, goesOn);
-        var rewards = asked.Zip(written, (prompt, rollout) => settings.Grader!.Grade(new GradedSample(tokenizer.Decode(rollout.Words), prompt.Item)))
-            .Select(reward => double.IsFinite(reward) ? reward : 0).ToList();
-        var advantages = GrpoAdvantages.Of(rewards, settings.NumGenerations, settings.ScaleRewards);
-        var completions = asked.Zip(written, (prompt, rollout) => Row(prompt, rollout)).Zip(advantages, (row, advantage) => new Completion(row, advantage)).ToList();
-        var groups = rewards.Chunk(settings.NumGenerations).ToList();
-        return (completions, new Dictionary<string, double>
-        {
-            ["reward"] = rewards.Average(),
-            ["reward_std"] = groups.Average(Deviation),
-            ["frac_reward_zero_std"] = groups.Average(group => group.Distinct().Count() == 1 ? 1.0 : 0.0),
-            ["completions/mean_length"] = written.Average(rollout => rollout.Ids.Length),
-            ["completions/clipped_ratio"] = written.Average(rollout => rollout.IsTruncated ? 1.0 : 0.0),
-        });
+            _kept.AddRange(all.Values.Except(_kept).ToList());
+        }
+
+        return all;
     }
 
-    private TrainingRow Row(Prompt prompt, Rollout rollout)
+    private Generation Write(int number, IReadOnlyList<int> rows, ulong seed)
     {
-        var isLearnt = !(rollout.IsTruncated && settings.MaskTruncatedCompletions);
-        return new TrainingRow([.. prompt.Ids, .. rollout.Ids], [.. new bool[prompt.Ids.Length], .. Enumerable.Repeat(isLearnt, rollout.Ids.Length)], prompt.Line);
+        var (completions, told) = writer.Write([.. rows.Select(row => prompts[row])], seed, goesOn);
+        return new Generation(number, plan.KeepsOldPolicy ? [.. completions.Chunk(plan.BatchSize).SelectMany(Remembered)] : completions, told);
     }
 
-    private static double Deviation(double[] values)
+    /// <summary>Completions with what the policy that wrote them says of their tokens.</summary>
+    private IEnumerable<RolloutRow> Remembered(RolloutRow[] rows)
     {
-        var mean = values.Average();
-        return Math.Sqrt(values.Sum(value => (value - mean) * (value - mean)) / Math.Max(1, values.Length - 1));
+        using var scope = NewDisposeScope();
+        var (said, at) = (Frozen([adapter], Batch(rows)).cpu().data<float>().ToArray(), 0);
+        return [.. rows.Select(row => row with { OldLogProbs = said[at..(at += row.TrainedCount)] })];
     }
 
-    private sealed record Completion(TrainingRow Row, double Advantage);
+    private static SftBatch Batch(IEnumerable<RolloutRow> rows) => SftBatch.Of(rows.Select(row => row.ToTraining()));
+
+    private static int Targets(IEnumerable<RolloutRow> rows) => rows.Sum(row => row.TrainedCount);
+
+    /// <summary>Completions that were written at once.</summary>
+    private sealed record Generation(int Number, IReadOnlyList<RolloutRow> Completions, Dictionary<string, double> Told);
 }

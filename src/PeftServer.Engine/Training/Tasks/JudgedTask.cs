@@ -5,9 +5,12 @@ using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training.Tasks;
 
-/// <summary>KTO over answers that are good or bad. The divergence is measured within each micro-batch, so a larger one measures it better.</summary>
-internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength, CausalLanguageModel model, Adapter adapter, KtoSettings settings) : TrainingTask
+/// <summary>KTO over answers that are good or bad, against the base model with a frozen adapter or with none. The divergence is measured within each micro-batch, so a larger one measures it better.</summary>
+internal sealed class JudgedTask(
+    IReadOnlyList<JudgedRow> judged, int maxLength, CausalLanguageModel model, Adapter adapter, KtoSettings settings, Adapter? frozenAdapter = null) : TrainingTask
 {
+    private readonly Adapter[] _reference = frozenAdapter is null ? [] : [frozenAdapter];
+
     public override int Rows => judged.Count;
 
     public override bool CanSplit => settings.LossType is not KtoLossType.Kto;
@@ -36,7 +39,7 @@ internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength,
         using var scope = NewDisposeScope();
         var tokens = Tokens(batch);
         var divergence = settings.LossType is KtoLossType.Kto ? Divergence(batch) : null;
-        var reference = Frozen([], tokens).LogProbs;
+        var reference = Frozen(_reference, tokens).LogProbs;
         var policy = TokenScores.Of(model, [adapter], tokens, dropout);
         return Kto.Loss(policy, reference, [.. batch.Select(row => row.Label)], divergence, settings).MoveToOuterDisposeScope();
     }
@@ -44,7 +47,7 @@ internal sealed class JudgedTask(IReadOnlyList<JudgedRow> judged, int maxLength,
     private Tensor Divergence(List<JudgedRow> batch)
     {
         var mismatched = Tokens([.. batch.Zip(JudgedRow.Mismatched(batch, batch.Count), (row, completion) => row with { CompletionIds = completion })]);
-        return Kto.Divergence(Frozen([adapter], mismatched), Frozen([], mismatched).LogProbs);
+        return Kto.Divergence(Frozen([adapter], mismatched), Frozen(_reference, mismatched).LogProbs);
     }
 
     private TokenScores Frozen(IReadOnlyList<Adapter> adapters, SftBatch tokens)

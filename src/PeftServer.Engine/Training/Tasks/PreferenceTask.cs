@@ -6,11 +6,11 @@ using PeftServer.Engine.Training.Objectives;
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>
-/// DPO, CPO, SimPO and ORPO over pairs of a better and a worse answer. Each pair of a window counts alike, whatever its tokens. The
-/// reference of DPO is the base model: the adapter off.
+/// DPO, CPO, SimPO and ORPO over pairs of a better and a worse answer. Each pair of a window counts alike, whatever its tokens. DPO's reference is the base model with
+/// a frozen adapter, or with none.
 /// </summary>
 internal sealed class PreferenceTask(
-    IReadOnlyList<PreferenceRow> pairs, int maxLength, CausalLanguageModel model, Adapter adapter, object settings) : TrainingTask
+    IReadOnlyList<PreferenceRow> pairs, int maxLength, CausalLanguageModel model, Adapter adapter, object settings, Adapter? frozenAdapter = null) : TrainingTask
 {
     public override int Rows => pairs.Count;
 
@@ -55,7 +55,7 @@ internal sealed class PreferenceTask(
     private Tensor Reference(SftBatch tokens)
     {
         using var frozen = no_grad();
-        return TokenScores.Of(model, [], tokens, dropout: null).LogProbs;
+        return TokenScores.Of(model, frozenAdapter is null ? [] : [frozenAdapter], tokens, dropout: null).LogProbs;
     }
 
     /// <summary>Pairs as a batch: all chosen rows, then all rejected ones.</summary>

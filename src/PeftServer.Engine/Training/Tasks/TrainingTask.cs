@@ -1,3 +1,4 @@
+using System.Text.Json;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Objectives;
 
@@ -26,6 +27,13 @@ internal abstract class TrainingTask : IDisposable
 
     /// <summary>What is no mean over batches (F1, exact match), over all rows evaluated since the last call.</summary>
     public virtual IReadOnlyDictionary<string, double> EvaluationScores() => new Dictionary<string, double>();
+
+    /// <summary>What a resumed run needs of this task beside the step; null where that says all. Setting it goes on from there.</summary>
+    public virtual JsonElement? Progress
+    {
+        get => null;
+        set { }
+    }
 
     /// <summary>Says that an optimizer has changed the trained weights.</summary>
     public virtual void AdapterChanged()

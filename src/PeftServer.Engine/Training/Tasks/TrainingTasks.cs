@@ -7,7 +7,7 @@ using PeftServer.Engine.Training.Objectives;
 namespace PeftServer.Engine.Training.Tasks;
 
 /// <summary>Reads the files of a run into what its method learns from.</summary>
-internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, PretrainedModel model, Adapter adapter, IReadOnlyList<string> labels, TrainerControl control)
+internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, PretrainedModel model, Adapter adapter, IReadOnlyList<string> labels, TrainerControl control, Adapter? frozenAdapter = null)
 {
     private readonly Tokenizer _tokenizer = Tokenizer.Load(spec.Model);
 
@@ -33,11 +33,12 @@ internal sealed class TrainingTasks(TrainingSpec spec, EventLog events, Pretrain
         {
             TrainingData texts => Supervised(path, texts, spec.Method.Settings as SftSettings ?? Plain((PretrainingSettings)spec.Method.Settings), trains),
             PreferenceData answers when spec.Method.Settings is KtoSettings settings =>
-                new JudgedTask([.. answers.Judged, .. PreferenceRow.ToJudged(answers.Pairs)], MaxLength, Causal, adapter, settings),
+                new JudgedTask([.. answers.Judged, .. PreferenceRow.ToJudged(answers.Pairs)], MaxLength, Causal, adapter, settings, frozenAdapter),
             PreferenceData answers when spec.Method.Settings is RewardSettings settings => new RewardTask(answers.Pairs, MaxLength, Reader, adapter, settings),
-            PreferenceData answers => new PreferenceTask(answers.Pairs, MaxLength, Causal, adapter, spec.Method.Settings),
-            PromptData prompts => new GrpoTask(
-                prompts.Rows, _tokenizer, Stops(), Causal, adapter, (GrpoSettings)spec.Method.Settings, () => control.Request is StopRequest.None),
+            PreferenceData answers => new PreferenceTask(answers.Pairs, MaxLength, Causal, adapter, spec.Method.Settings, frozenAdapter),
+            PromptData prompts when spec.Method.Settings is GrpoSettings settings => new GrpoTask(
+                prompts.Rows, new RolloutPlan(trains ? prompts.Rows.Count : Math.Max(prompts.Rows.Count, RolloutPlan.PromptsPerGeneration(spec.Training, settings)), spec.Training, settings), new RolloutWriter(_tokenizer, Stops(), Causal, adapter, settings, spec.EmbeddingModels), Causal, adapter, settings,
+                () => control.Request is StopRequest.None, frozenAdapter),
             ClassData texts => new ClassificationTask(texts.Rows, Reader, adapter, (ClassificationSettings)spec.Method.Settings),
             TaggedData words => new TokenClassificationTask(words.Rows, labels, Reader, adapter, (TokenClassificationSettings)spec.Method.Settings),
             QuestionData questions => new QuestionTask(questions, Reader, adapter, (QuestionAnsweringSettings)spec.Method.Settings),
