@@ -58,16 +58,17 @@ public sealed class PickleCheckpoint : Checkpoint
             return empty(tensor.Shape.ToArray(), dtype: tensor.Dtype).MoveToOuterDisposeScope();
         }
 
-        // Of the storage, what lies between the tensor's first and last element.
-        var count = 1 + tensor.Shape.Zip(tensor.Strides, (size, step) => (size - 1) * step).Sum();
-        var values = empty([count], dtype: tensor.Dtype);
-        var itemBytes = values.element_size();
+        // What the archive holds is known before there is room for what the pickle claims.
+        var itemBytes = empty([0], dtype: tensor.Dtype).element_size();
         var entry = archive.GetEntry($"{root}data/{tensor.Storage}") ?? throw Fault($"the storage '{tensor.Storage}' of '{name}' is missing");
-        if (entry.CompressedLength != entry.Length || entry.Length < tensor.StorageLength * itemBytes)
+        if (entry.CompressedLength != entry.Length || entry.Length / itemBytes < tensor.StorageLength)
         {
             throw Fault($"the storage '{tensor.Storage}' of '{name}' is compressed or too short");
         }
 
+        // Of the storage, what lies between the tensor's first and last element.
+        var count = 1 + tensor.Shape.Zip(tensor.Strides, (size, step) => (size - 1) * step).Sum();
+        var values = empty([count], dtype: tensor.Dtype);
         using var stream = entry.Open();
         Skip(stream, tensor.Offset * itemBytes);
         var target = (byte*)Native.Aten.DataPointer(values);
