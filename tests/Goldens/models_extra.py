@@ -98,7 +98,7 @@ VARIANTS = {
     "mt5_body": ("MT5EncoderModel", lambda: untied(T.MT5Config(**T5, feed_forward_proj="gated-gelu")), None),
     "t5_gated_lm": ("T5ForConditionalGeneration", lambda: untied(T.T5Config(**T5, feed_forward_proj="gated-gelu")), ["q", "v"]),
 }
-LORA_HEADS = {"llama_qa": QV, "mistral_tok": QV, "gpt2_tok": ["c_attn"], "bloom_qa": ["query_key_value"]}
+LORA_HEADS = {"llama_qa": QV, "mistral_tok": QV, "gpt2_tok": ["c_attn"]}
 
 
 def batch_for(kind, ends):
