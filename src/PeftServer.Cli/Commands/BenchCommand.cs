@@ -3,6 +3,7 @@ using System.Text.Json;
 using PeftServer.Cli.Bench;
 using PeftServer.Engine;
 using PeftServer.Engine.Quantization;
+using static TorchSharp.torch;
 
 namespace PeftServer.Cli.Commands;
 
@@ -15,6 +16,7 @@ internal static class BenchCommand
           peftserver bench train fast:8b:8:2048:fp8:8192 fast:8b:8:2048:lean:nf4
           peftserver bench losses FOLDER --steps 200
           peftserver bench kernels
+          peftserver bench load FOLDER --device cuda:0
 
         train: LoRA r=16 on all linear layers of Llama shapes with random weights; a JSON line a case. fast is the hand-written
         step, plain is autograd; fast:8b:chats packs chats of mean length 234. Behind a case: keep or a number of tokens
@@ -23,6 +25,7 @@ internal static class BenchCommand
         it held before: run one case a process for it.
         losses: the loss of every step from FOLDER/base, FOLDER/adapter and FOLDER/batches.safetensors (ids [batches, rows, length]).
         kernels: time of each kernel of the hand-written step beside the limit of the memory's bandwidth.
+        load: gigabytes a second of loading a model, and the host's memory before it and at most: one model a process.
         """;
 
     public static Command Create()
@@ -61,6 +64,16 @@ internal static class BenchCommand
             Console.WriteLine(JsonSerializer.Serialize(curve, PeftJson.Options));
             return ExitCode.Done;
         }));
-        return new DescribedCommand("bench", "Measure speed and memory on this machine.", Lesson) { train, losses, kernels };
+        var model = new Argument<string>("FOLDER") { Description = "A model's folder or GGUF file." };
+        var dtype = new Option<ScalarType?>("--dtype") { Description = "float32, bfloat16 or float16; without it what the device trains in.", HelpName = "TYPE" };
+        var load = new Command("load", "Speed of loading a model, and the memory it takes.") { model, device, dtype, torch };
+        load.SetAction((result, _) => TrainCommand.OnOwnThread(() =>
+        {
+            TrainCommand.LoadTorch(result.GetValue(torch));
+            var figures = LoadBench.Run(result.GetValue(model)!, result.GetValue(device)!, result.GetValue(dtype));
+            Console.WriteLine(JsonSerializer.Serialize(figures, PeftJson.Options));
+            return ExitCode.Done;
+        }));
+        return new DescribedCommand("bench", "Measure speed and memory on this machine.", Lesson) { train, losses, kernels, load };
     }
 }
