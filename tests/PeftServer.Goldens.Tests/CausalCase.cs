@@ -95,14 +95,15 @@ internal sealed class CausalCase : IModelCase
         var labels = _golden["labels"].data<long>().ToArray();
         var (sources, targets) = (new List<long>(), new List<long>());
         var token = 0;
+        var ahead = _model is BartForCausalLM ? 0 : 1; // transformers holds BART's decoder to the label of the very token
         foreach (var at in places)
         {
             for (var i = 0; i < at.Length; i++, token++)
             {
-                if (i + 1 < at.Length && labels[at[i + 1]] != -100)
+                if (i + ahead < at.Length && labels[at[i + ahead]] != -100)
                 {
                     sources.Add(token);
-                    targets.Add(labels[at[i + 1]]);
+                    targets.Add(labels[at[i + ahead]]);
                 }
             }
         }
@@ -150,7 +151,7 @@ internal sealed class CausalCase : IModelCase
         for (var step = 0; step < 8; step++)
         {
             using var batch = ForwardBatch.Cached([.. next.Select((tokens, i) => new CachedSequence(tokens, caches[i], adapters))], CPU);
-            if (adapters.Any(adapter => adapter.PromptRows > 0))
+            if (adapters.Any(adapter => adapter.PromptRows > 0) || _model is BartForCausalLM)
             {
                 SkipPadding(batch, at);
             }
@@ -184,7 +185,7 @@ internal sealed class CausalCase : IModelCase
         }
     }
 
-    /// <summary>PEFT numbers the padding that stands between a prompt and its sequence.</summary>
+    /// <summary>PEFT numbers the padding that stands between a prompt and its sequence, and BART's decoder in transformers all of it.</summary>
     private void SkipPadding(ForwardBatch batch, List<long[]> at)
     {
         var width = _golden["prompt_ids"].size(1);

@@ -3,6 +3,7 @@ using System.Text.Json;
 using PeftServer.Cli.Bench;
 using PeftServer.Engine;
 using PeftServer.Engine.Quantization;
+using static TorchSharp.torch;
 
 namespace PeftServer.Cli.Commands;
 
@@ -18,6 +19,7 @@ internal static class BenchCommand
           taskset -c 0,1 peftserver bench cpu
           taskset -c 0,1 peftserver bench methods
           peftserver bench estimate
+          peftserver bench load FOLDER --device cuda:0
 
         train: LoRA r=16 on all linear layers of published shapes with random weights; a JSON line a case. fast is the hand-written
         step, plain is autograd; fast:8b:chats packs chats of mean length 234. Behind a case: keep or a number of tokens
@@ -29,6 +31,7 @@ internal static class BenchCommand
         cpu: the quick start's training phase on the cores that this process may use: real tokens a second, first and last loss.
         methods: the sample mails learnt by LoRA, DoRA, IA3, OFT, prompt tuning and all weights: a table in Markdown.
         estimate: memory, steps, tokens and time that `peftserver estimate` tells beside those of the run, over ten runs.
+        load: gigabytes a second of loading a model, and the host's memory before it and at most: one model a process.
         """;
 
     public static Command Create()
@@ -67,6 +70,16 @@ internal static class BenchCommand
             Console.WriteLine(JsonSerializer.Serialize(curve, PeftJson.Options));
             return ExitCode.Done;
         }));
-        return new DescribedCommand("bench", "Measure speed and memory on this machine.", Lesson) { train, losses, kernels, BenchCpuCommand.Create(), BenchMethodsCommand.Create(), BenchEstimateCommand.Create() };
+        var model = new Argument<string>("FOLDER") { Description = "A model's folder or GGUF file." };
+        var dtype = new Option<ScalarType?>("--dtype") { Description = "float32, bfloat16 or float16; without it what the device trains in.", HelpName = "TYPE" };
+        var load = new Command("load", "Speed of loading a model, and the memory it takes.") { model, device, dtype, torch };
+        load.SetAction((result, _) => TrainCommand.OnOwnThread(() =>
+        {
+            TrainCommand.LoadTorch(result.GetValue(torch));
+            var figures = LoadBench.Run(result.GetValue(model)!, result.GetValue(device)!, result.GetValue(dtype));
+            Console.WriteLine(JsonSerializer.Serialize(figures, PeftJson.Options));
+            return ExitCode.Done;
+        }));
+        return new DescribedCommand("bench", "Measure speed and memory on this machine.", Lesson) { train, losses, kernels, load, BenchCpuCommand.Create(), BenchMethodsCommand.Create(), BenchEstimateCommand.Create() };
     }
 }

@@ -31,9 +31,9 @@ internal sealed class BartForConditionalGeneration : Seq2SeqLanguageModel
 
     public override string OutputHead => nameof(lm_head);
 
-    public override Tensor Encode(ForwardBatch batch) => model.encoder.Forward(batch);
+    public override Tensor Encode(ForwardBatch batch) => model.Encode(batch);
 
-    public override Tensor Hidden(ForwardBatch batch) => model.decoder.Forward(batch);
+    public override Tensor Hidden(ForwardBatch batch) => model.Decode(batch);
 
     public override Tensor Logits(Tensor hidden, ForwardBatch batch)
     {
@@ -42,7 +42,39 @@ internal sealed class BartForConditionalGeneration : Seq2SeqLanguageModel
     }
 }
 
-internal sealed class BartModel : Module
+/// <summary>BART's decoder by itself, which continues text: what it has for an encoder's text is there and not used.</summary>
+internal sealed class BartForCausalLM : CausalLanguageModel
+{
+    public readonly BartDecoderBody model;
+    public readonly Linear lm_head;
+
+    public BartForCausalLM(PretrainedConfig config)
+        : base(config)
+    {
+        _ = (config.Has("encoder_attention_heads"), config.Has("encoder_ffn_dim"), config.Has("encoder_layers")); // of what is not here
+        model = new BartDecoderBody(config);
+        lm_head = new Linear(HiddenSize, config.VocabSize, tied: config.Flag("tie_word_embeddings", true) ? model.decoder.embed_tokens.weight : null);
+    }
+
+    public override int HiddenSize => Config.Int("d_model");
+
+    public override int LayerCount => model.decoder.layers.Count;
+
+    public override int MaxLength => Config.Int("max_position_embeddings", 1024);
+
+    public override string OutputHead => nameof(lm_head);
+
+    protected override Tensor Through(ForwardBatch batch) => model.decoder.Forward(batch);
+
+    protected override Tensor Scores(Tensor hidden, ForwardBatch batch) => lm_head.Forward(hidden, batch); // [m, vocabulary]
+}
+
+internal sealed class BartDecoderBody(PretrainedConfig config) : Module
+{
+    public readonly BartStack decoder = new(config, null, isDecoder: true);
+}
+
+internal sealed class BartModel : EncoderDecoder
 {
     public readonly Embedding shared;
     public readonly BartStack encoder;
@@ -54,6 +86,12 @@ internal sealed class BartModel : Module
         encoder = new BartStack(config, shared.weight, isDecoder: false);
         decoder = new BartStack(config, shared.weight, isDecoder: true);
     }
+
+    public override int Width => shared.Width;
+
+    public override Tensor Encode(ForwardBatch batch) => encoder.Forward(batch);
+
+    public override Tensor Decode(ForwardBatch batch) => decoder.Forward(batch);
 }
 
 /// <summary>What BART's encoder and decoder each read of config.json under a name of their own.</summary>
@@ -77,7 +115,7 @@ internal sealed class BartStack : Module
     public readonly LayerNorm layernorm_embedding;
     private readonly KeptScalar? _scale;
 
-    public BartStack(PretrainedConfig config, Weight table, bool isDecoder)
+    public BartStack(PretrainedConfig config, Weight? table, bool isDecoder)
     {
         var shape = BartShape.Read(config, isDecoder);
         embed_tokens = new Embedding(config.VocabSize, shape.Width, table) { LookupScale = config.Flag("scale_embedding", false) ? Math.Sqrt(shape.Width) : 1 };
@@ -122,7 +160,7 @@ internal sealed class BartLayer(PretrainedConfig config, BartShape shape, int in
     {
         using var scope = NewDisposeScope();
         x = attention_adapters.Add(self_attn.Forward(x, batch), x, batch, self_attn_layer_norm); // [n, width]
-        if (encoder_attn is not null)
+        if (encoder_attn is not null && batch.Sources.Count > 0)
         {
             x = cross_attention_adapters!.Add(encoder_attn.Forward(x, batch), x, batch, encoder_attn_layer_norm);
         }

@@ -24,10 +24,10 @@ internal sealed class BertForSequenceClassification : EncoderWithHead
 /// <summary>RoBERTa's and ELECTRA's head: a dense layer (tanh, or gelu) and a projection on the first token.</summary>
 internal sealed class RobertaForSequenceClassification : EncoderWithHead
 {
-    public readonly RobertaClassificationHead classifier;
+    public readonly DenseClassificationHead classifier;
 
     public RobertaForSequenceClassification(PretrainedConfig config, Encoder body)
-        : base(config, body, PredictionKind.Sequence) => classifier = new RobertaClassificationHead(HiddenSize, config.LabelCount);
+        : base(config, body, PredictionKind.Sequence) => classifier = new DenseClassificationHead(HiddenSize, config.LabelCount);
 
     public override Tensor Predict(ForwardBatch batch)
     {
@@ -39,7 +39,7 @@ internal sealed class RobertaForSequenceClassification : EncoderWithHead
     }
 }
 
-internal sealed class RobertaClassificationHead(int hidden, int labels) : Module
+internal sealed class DenseClassificationHead(int hidden, int labels) : Module
 {
     public readonly Linear dense = new(hidden, hidden, hasBias: true);
     public readonly Linear out_proj = new(hidden, labels, hasBias: true);

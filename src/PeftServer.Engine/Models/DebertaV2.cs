@@ -14,11 +14,6 @@ internal sealed class DebertaV2Model : Encoder
 
     public DebertaV2Model(PretrainedConfig config)
     {
-        if (config.Int("conv_kernel_size", 0) > 0)
-        {
-            throw config.Unsupported("conv_kernel_size", config.Int("conv_kernel_size"));
-        }
-
         Width = config.Int("hidden_size");
         embeddings = new DebertaV2Embeddings(config);
         encoder = new DebertaV2Encoder(config);
@@ -71,6 +66,7 @@ internal sealed class DebertaV2Encoder : Module
     public readonly IReadOnlyList<DebertaV2Layer> layer;
     public readonly Embedding? rel_embeddings;
     public readonly LayerNorm? LayerNorm;
+    public readonly DebertaV2ConvolutionLayer? conv;
 
     public DebertaV2Encoder(PretrainedConfig config)
     {
@@ -78,6 +74,7 @@ internal sealed class DebertaV2Encoder : Module
         layer = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new DebertaV2Layer(config, shape, index))];
         rel_embeddings = shape.IsRelative ? new Embedding(2 * shape.Span, shape.Hidden) : null;
         var norms = config.Text("norm_rel_ebd", "none").Split('|').Any(part => part.Trim() == "layer_norm");
+        conv = config.Int("conv_kernel_size", 0) > 0 ? new DebertaV2ConvolutionLayer(config) : null;
         LayerNorm = shape.IsRelative && norms ? new LayerNorm(shape.Hidden, config.Number("layer_norm_eps", 1e-7)) : null;
     }
 
@@ -92,9 +89,10 @@ internal sealed class DebertaV2Encoder : Module
             relative = LayerNorm?.Forward(relative, rows) ?? relative;
         }
 
-        foreach (var one in layer)
+        for (var i = 0; i < layer.Count; i++)
         {
-            x = one.Forward(x, relative, rows, batch);
+            var y = layer[i].Forward(x, relative, rows, batch); // [n, hidden]
+            x = i == 0 && conv is not null ? conv.Forward(x, y, batch) : y;
         }
 
         return x.MoveToOuterDisposeScope();

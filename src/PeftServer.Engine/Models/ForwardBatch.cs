@@ -13,6 +13,7 @@ public sealed class ForwardBatch : IDisposable
     private IReadOnlyList<CachedSequence>? _cached;
     private IReadOnlyList<int> _pasts = [];
     private Tensor? _tokenTypes;
+    private IReadOnlyList<int> _realLengths = [];
 
     private ForwardBatch(
         Tensor ids, Tensor positions, IReadOnlyList<int> starts, IReadOnlyList<AdapterRun> runs, AttentionBackend attention,
@@ -41,6 +42,9 @@ public sealed class ForwardBatch : IDisposable
     public int TokenCount => Starts[^1];
 
     public int SequenceCount => Starts.Count - 1;
+
+    /// <summary>The tokens of a sequence that are not padding, those of a prompt included.</summary>
+    internal int RealLength(int sequence) => _realLengths.Count == 0 ? Starts[sequence + 1] - Starts[sequence] : _realLengths[sequence];
 
     /// <summary>The adapters of each run of tokens, in order, covering all of them.</summary>
     public IReadOnlyList<AdapterRun> Runs { get; }
@@ -132,11 +136,13 @@ public sealed class ForwardBatch : IDisposable
         var width = sequences.Max(sequence => sequence.Length);
         var rows = sequences.Select(sequence => sequence.Concat(Enumerable.Repeat(pad, width - sequence.Length)).ToArray()).ToList();
         var (ids, positions, starts, prompt, prefixes) = Laid(rows, adapters, device);
-        var attention = new PaddedAttention(prompt + width, [.. sequences.Select(sequence => prompt + sequence.Length)], prefixes);
+        var lengths = sequences.Select(sequence => prompt + sequence.Length).ToList();
+        var attention = new PaddedAttention(prompt + width, lengths, prefixes);
         return new ForwardBatch(
             ids, positions, starts, [new AdapterRun(adapters, 0, starts[^1])], attention, [.. sequences.Select(_ => prompt)], prefixes)
         {
             Dropout = dropout,
+            _realLengths = lengths,
         };
     }
 

@@ -22,7 +22,7 @@ internal enum QkNorm
 {
     None,
 
-    /// <summary>Over each head: Qwen 3, Gemma 3.</summary>
+    /// <summary>Over each head: Qwen 3, Gemma 3, Phi; StableLM and Cohere with factors of its own for each head.</summary>
     Head,
 
     /// <summary>Over all heads at once: OLMo 2.</summary>
@@ -61,6 +61,13 @@ internal sealed record LlamaVariant
     public bool QkvBias { get; init; }
     public bool OutBias { get; init; }
     public bool MlpBias { get; init; }
+
+    /// <summary>The norm of queries or keys by the number of their heads, where it is another than <see cref="Norm"/>.</summary>
+    public Func<int, Module>? NormOfHeads { get; init; }
+
+    /// <summary>The norms of queries and keys are called q_layernorm and k_layernorm.</summary>
+    public bool QkNormIsLayernorm { get; init; }
+
     public bool FusedQkv { get; init; }
     public bool OutIsDense { get; init; }
     public bool FinalLayernorm { get; init; }
@@ -207,8 +214,10 @@ internal sealed class VariantAttention : Module
     public readonly Linear? qkv_proj;
     public readonly Linear? o_proj;
     public readonly Linear? dense;
-    public readonly Site? q_norm;
-    public readonly Site? k_norm;
+    public readonly Module? q_norm;
+    public readonly Module? k_norm;
+    public readonly Module? q_layernorm;
+    public readonly Module? k_layernorm;
     private readonly LlamaVariant _variant;
     private readonly int _index;
     private readonly AttentionOptions _options;
@@ -230,8 +239,9 @@ internal sealed class VariantAttention : Module
 
         var output = new Linear(queries, variant.Hidden, variant.OutBias);
         (o_proj, dense) = variant.OutIsDense ? (null, output) : (output, (Linear?)null);
-        q_norm = variant.QkNorm is QkNorm.None ? null : variant.Norm(variant.QkNorm is QkNorm.Head ? variant.HeadDim : queries);
-        k_norm = variant.QkNorm is QkNorm.None ? null : variant.Norm(variant.QkNorm is QkNorm.Head ? variant.HeadDim : keys);
+        var (ofQueries, ofKeys) = variant.QkNorm is QkNorm.None ? (null, null) : (NormOf(variant.Heads), NormOf(variant.KeyValueHeads));
+        (q_norm, k_norm) = variant.QkNormIsLayernorm ? (null, null) : (ofQueries, ofKeys);
+        (q_layernorm, k_layernorm) = variant.QkNormIsLayernorm ? (ofQueries, ofKeys) : (null, null);
         _options = new AttentionOptions(variant.Scale ?? 1 / Math.Sqrt(variant.HeadDim), variant.Window(index), SoftCap: variant.SoftCap);
     }
 
@@ -252,7 +262,7 @@ internal sealed class VariantAttention : Module
 
         if (_variant.QkNorm is QkNorm.All)
         {
-            (q, k) = (q_norm!.Forward(q, batch), k_norm!.Forward(k, batch));
+            (q, k) = (Normed(q_norm ?? q_layernorm, q, batch), Normed(k_norm ?? k_layernorm, k, batch));
         }
 
         q = q.reshape(-1, heads, width); // [n, H, D]
@@ -260,7 +270,7 @@ internal sealed class VariantAttention : Module
         v = v.reshape(-1, groups, width); // [n, G, D]
         if (_variant.QkNorm is QkNorm.Head)
         {
-            (q, k) = (q_norm!.Forward(q, batch), k_norm!.Forward(k, batch));
+            (q, k) = (Normed(q_norm ?? q_layernorm, q, batch), Normed(k_norm ?? k_layernorm, k, batch));
         }
 
         if (_variant.Turns(_index))
@@ -273,6 +283,10 @@ internal sealed class VariantAttention : Module
         var y = batch.Attention.Attend(_index, q, k, v, _options).reshape(-1, heads * width); // [n, H·D]
         return (o_proj ?? dense)!.Forward(y, batch).MoveToOuterDisposeScope(); // [n, hidden]
     }
+
+    private Module NormOf(int heads) => _variant.NormOfHeads?.Invoke(heads) ?? _variant.Norm(_variant.QkNorm is QkNorm.Head ? _variant.HeadDim : heads * _variant.HeadDim);
+
+    private static Tensor Normed(Module? norm, Tensor x, ForwardBatch batch) => norm is HeadNorms each ? each.Forward(x, batch) : ((Site)norm!).Forward(x, batch);
 }
 
 /// <summary>The part of a layer behind attention.</summary>

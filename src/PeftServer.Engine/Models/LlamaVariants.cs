@@ -54,16 +54,27 @@ internal static class LlamaVariants
     public static LlamaVariant Cohere(PretrainedConfig c)
     {
         var eps = c.Number("layer_norm_eps", 1e-5);
-        Refuse(c, "use_qk_norm");
-        return Llama(c) with { Norms = NormLayout.Parallel, InterleavedRotary = true, Norm = width => new LayerNorm(width, eps, hasBias: false), MlpBias = false };
+        var variant = Llama(c);
+        return variant with
+        {
+            Norms = NormLayout.Parallel,
+            InterleavedRotary = true,
+            Norm = width => new LayerNorm(width, eps, hasBias: false),
+            MlpBias = false,
+            QkNorm = c.Flag("use_qk_norm", false) ? QkNorm.Head : QkNorm.None,
+            NormOfHeads = heads => new HeadTableNorm(heads, variant.HeadDim, eps),
+        };
     }
 
     public static LlamaVariant StableLm(PretrainedConfig c)
     {
         var eps = c.Number("layer_norm_eps", 1e-5);
-        Refuse(c, "qk_layernorm");
-        return Partial(c, 0.25) with
+        var variant = Partial(c, 0.25);
+        return variant with
         {
+            QkNorm = c.Flag("qk_layernorm", false) ? QkNorm.Head : QkNorm.None,
+            NormOfHeads = heads => new HeadNorms(heads, variant.HeadDim, eps),
+            QkNormIsLayernorm = true,
             Norm = width => new LayerNorm(width, eps),
             QkvBias = c.Flag("use_qkv_bias", false),
             Norms = c.Flag("use_parallel_residual", false) ? NormLayout.Parallel : NormLayout.Before,
@@ -89,9 +100,10 @@ internal static class LlamaVariants
     public static LlamaVariant Phi(PretrainedConfig c)
     {
         var eps = c.Number("layer_norm_eps", 1e-5);
-        Refuse(c, "qk_layernorm");
         return Partial(c, 0.5, "gelu_new") with
         {
+            QkNorm = c.Flag("qk_layernorm", false) ? QkNorm.Head : QkNorm.None,
+            QkNormIsLayernorm = true,
             Norm = width => new LayerNorm(width, eps),
             QkvBias = true,
             OutBias = true,

@@ -37,9 +37,9 @@ public static class ModelCatalog
         ["distilbert"] = DistilBert,
         ["deberta-v2"] = DebertaV2,
         ["modernbert"] = ModernBert,
-        ["t5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
-        ["mt5"] = (c, head) => head is ModelHead.Seq2SeqLM ? new T5ForConditionalGeneration(c) : null,
-        ["bart"] = (c, head) => head is ModelHead.Seq2SeqLM ? new BartForConditionalGeneration(c) : null,
+        ["t5"] = T5,
+        ["mt5"] = T5,
+        ["bart"] = Bart,
     };
 
     public static IReadOnlyCollection<string> ModelTypes => Architectures.Keys;
@@ -138,6 +138,26 @@ public static class ModelCatalog
         _ => null,
     };
 
+    private static PretrainedModel? T5(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.Seq2SeqLM => new T5ForConditionalGeneration(c),
+        ModelHead.SequenceClassification => new EncoderDecoderForClassification(c, new T5Body(c), "transformer", PredictionKind.Sequence),
+        ModelHead.QuestionAnswering => new EncoderDecoderForClassification(c, new T5Body(c), "", PredictionKind.Span),
+        ModelHead.TokenClassification => new T5ForTokenClassification(c),
+        ModelHead.Features => new T5EncoderFeatures(c),
+        _ => null,
+    };
+
+    private static PretrainedModel? Bart(PretrainedConfig c, ModelHead head) => head switch
+    {
+        ModelHead.Seq2SeqLM => new BartForConditionalGeneration(c),
+        ModelHead.SequenceClassification => new EncoderDecoderForClassification(c, new BartModel(c), "model", PredictionKind.Sequence),
+        ModelHead.QuestionAnswering => new EncoderDecoderForClassification(c, new BartModel(c), "model", PredictionKind.Span),
+        ModelHead.Features => new EncoderDecoderForClassification(c, new BartModel(c), "", PredictionKind.Features),
+        ModelHead.CausalLM when c.Flag("is_decoder", false) => new BartForCausalLM(c), // a whole one continues no text
+        _ => null,
+    };
+
     private static PretrainedModel? OfTokens(PretrainedConfig c, ModelHead head, Func<bool, Encoder> body) => head switch
     {
         ModelHead.TokenClassification => new EncoderForTokens(c, body(false), PredictionKind.Token),
@@ -147,7 +167,7 @@ public static class ModelCatalog
     };
 
     /// <summary>The first relatives of Llama that answered questions named their body otherwise, and still do.</summary>
-    private static string AnswersBody(PretrainedConfig config, string body) => config.ModelType is "llama" or "qwen2" or "qwen3" or "qwen3_moe" ? "transformer" : body;
+    private static string AnswersBody(PretrainedConfig config, string body) => config.ModelType is "llama" or "qwen2" or "qwen3" or "qwen3_moe" or "smollm3" ? "transformer" : body;
 
     private static PretrainedModel? WithHead(PretrainedConfig config, ModelHead head, Decoder decoder, DecoderHead causal)
     {

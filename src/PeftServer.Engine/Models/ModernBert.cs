@@ -19,6 +19,7 @@ internal sealed class ModernBertModel : Encoder
         Width = config.Int("hidden_size");
         var headDim = Width / config.Int("num_attention_heads");
         var (types, every) = (config.Texts("layer_types"), config.Int("global_attn_every_n_layers", 3));
+        _ = config.Has("local_attention"); // says nothing where no layer slides
         bool Slides(int index) => types.Count > 0 ? types[index] == "sliding_attention" : index % every != 0;
         embeddings = new ModernBertEmbeddings(config);
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new ModernBertLayer(config, index, Slides(index)))];

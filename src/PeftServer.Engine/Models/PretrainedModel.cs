@@ -49,6 +49,9 @@ public abstract class PretrainedModel : Module, IDisposable
     /// <summary>Name of the body under its head, transformers' <c>base_model_prefix</c>.</summary>
     protected virtual string BasePrefix => "model";
 
+    /// <summary>Names of the head's parts, for a model whose body has no name of its own.</summary>
+    protected virtual IReadOnlyCollection<string> HeadNames => [];
+
     /// <summary>Today's name of a tensor that older checkpoints of the architecture name otherwise.</summary>
     protected virtual string Rename(string name) => name;
 
@@ -172,7 +175,7 @@ public abstract class PretrainedModel : Module, IDisposable
         var inner = name.StartsWith($"{BasePrefix}.", StringComparison.Ordinal) ? name[(BasePrefix.Length + 1)..] : name;
         var body = Children().FirstOrDefault(child => child.Name == BasePrefix).Module?.Children() ?? Children();
         return inner.StartsWith("pooler.", StringComparison.Ordinal)
-            || (inner.Length == name.Length && !body.Any(child => name.StartsWith($"{child.Name}.", StringComparison.Ordinal) || name == child.Name));
+            || (inner.Length == name.Length && !body.Any(child => !HeadNames.Contains(child.Name) && (name.StartsWith($"{child.Name}.", StringComparison.Ordinal) || name == child.Name)));
     }
 
     /// <summary>A new head as transformers starts it: small random maps, no bias, norms that change nothing.</summary>
@@ -184,7 +187,7 @@ public abstract class PretrainedModel : Module, IDisposable
         foreach (var weight in weights)
         {
             var shape = weight.Shape.ToArray();
-            var start = weight.Shape.Count > 1
+            var start = weight.Shape.Count > 1 && !weight.IsBuffer
                 ? randn(shape, generator: generator).Times(Config.Number("initializer_range", 0.02))
                 : scales.Contains(weight) ? ones(shape) : zeros(shape);
             weight.Set(start.to(dtype, device).MoveToOuterDisposeScope());

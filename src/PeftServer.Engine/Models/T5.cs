@@ -20,11 +20,12 @@ internal sealed class T5ForConditionalGeneration : Seq2SeqLanguageModel
     {
         // The head is the table where outputs are scaled: tie_word_embeddings once said so; transformers 5 writes it as true for
         // every T5. mT5 always has a head of its own.
-        var scales = config.Flag("scale_decoder_outputs", config.ModelType == "t5" && config.Flag("tie_word_embeddings", true));
+        var isTied = config.Flag("tie_word_embeddings", true);
+        var scales = config.Flag("scale_decoder_outputs", config.ModelType == "t5" && isTied);
         shared = new Embedding(config.VocabSize, HiddenSize);
         encoder = new T5Stack(config, shared.weight, isDecoder: false);
         decoder = new T5Stack(config, shared.weight, isDecoder: true);
-        lm_head = new Linear(HiddenSize, config.VocabSize, tied: scales ? shared.weight : null);
+        lm_head = new Linear(HiddenSize, config.VocabSize, tied: scales && isTied ? shared.weight : null);
         _scale = scales ? new KeptScalar(Math.Pow(HiddenSize, -0.5)) : null;
     }
 
@@ -46,8 +47,51 @@ internal sealed class T5ForConditionalGeneration : Seq2SeqLanguageModel
         return lm_head.Forward(_scale is null ? hidden : hidden.mul(_scale), batch).MoveToOuterDisposeScope(); // [m, vocabulary]
     }
 
-    // T5's first checkpoints hold a bias for attention across, which nothing ever used.
-    protected override bool Ignores(string name) => name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+    protected override bool Ignores(string name) => T5Body.IsNeverUsed(name);
+}
+
+/// <summary>T5 without a head.</summary>
+internal sealed class T5Body : EncoderDecoder
+{
+    public readonly Embedding shared;
+    public readonly T5Stack encoder;
+    public readonly T5Stack decoder;
+
+    public T5Body(PretrainedConfig config)
+    {
+        _ = config.Has("scale_decoder_outputs"); // of the language-modelling head alone
+        Width = config.Int("d_model");
+        shared = new Embedding(config.VocabSize, Width);
+        encoder = new T5Stack(config, shared.weight, isDecoder: false);
+        decoder = new T5Stack(config, shared.weight, isDecoder: true);
+    }
+
+    public override int Width { get; }
+
+    public override Tensor Encode(ForwardBatch batch) => encoder.Forward(batch);
+
+    public override Tensor Decode(ForwardBatch batch) => decoder.Forward(batch);
+
+    /// <summary>T5's first checkpoints hold a bias for attention across, which nothing ever used.</summary>
+    internal static bool IsNeverUsed(string name) => name.EndsWith("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", StringComparison.Ordinal);
+
+    /// <summary>What a checkpoint of the whole model holds beside the encoder.</summary>
+    internal static bool IsOfDecoder(string name) =>
+        name.StartsWith("decoder.", StringComparison.Ordinal) || name.StartsWith("transformer.decoder.", StringComparison.Ordinal) || name == "lm_head.weight";
+}
+
+/// <summary>T5's encoder with its table of words.</summary>
+internal sealed class T5EncoderBody : Module
+{
+    public readonly Embedding shared;
+    public readonly T5Stack encoder;
+
+    public T5EncoderBody(PretrainedConfig config)
+    {
+        _ = (config.Has("scale_decoder_outputs"), config.Has("num_decoder_layers")); // of what is not here
+        shared = new Embedding(config.VocabSize, config.Int("d_model"));
+        encoder = new T5Stack(config, shared.weight, isDecoder: false);
+    }
 }
 
 internal sealed class T5Stack : Module

@@ -60,7 +60,7 @@ public sealed record TrainingSpec
     /// </summary>
     public double? PeakTflops { get; init; }
 
-    /// <summary>Reads <paramref name="path"/> and makes its paths absolute. Throws <see cref="JsonException"/>.</summary>
+    /// <summary>
     /// Reads <paramref name="path"/> and makes its paths absolute. Throws <see cref="JsonException"/>; for a starting adapter also <see cref="Weights.CheckpointException"/>
     /// where it cannot be read, and <see cref="AdapterException"/> where the settings beside it are not its own.
     /// </summary>

@@ -21,6 +21,14 @@ public abstract class Checkpoint : IDisposable
     /// </summary>
     protected virtual Tensor Tensor(string name, ScalarType wanted) => Tensor(name);
 
+    /// <summary>Where the tensor lies in a file, as it is; null where it must be decoded.</summary>
+    private protected virtual FileRegion? RegionOf(string name) => null;
+
+    /// <summary>A tensor that was looked at will not be again.</summary>
+    protected virtual void Forget(string name)
+    {
+    }
+
     /// <summary>
     /// Opens the checkpoint in <paramref name="folder"/>: safetensors, else a GGUF file (which may be named itself), else PyTorch's
     /// <c>.bin</c> files. Throws <see cref="CheckpointException"/>.
@@ -45,18 +53,17 @@ public abstract class Checkpoint : IDisposable
                 $"The weights in {Place} do not fit its config.json:{Listed(" missing", missing)}{Listed(" unexpected", placement.Unexpected)}");
         }
 
-        foreach (var (weight, names) in placement.Whole)
+        var parts = placement.Whole.Select(entry => new Part(entry.Key, [[entry.Value[0]]], IsStack: false, [.. entry.Value.Skip(1)]))
+            .Concat(placement.InPieces.Select(entry => new Part(entry.Key, entry.Value, IsStack: true, []))).ToList();
+        var staged = parts.ConvertAll(part => Staged(part, device, dtype));
+        using var reader = new StagedReader(staged.OfType<List<FileRegion>>().SelectMany(regions => regions), device);
+        for (var i = 0; i < parts.Count; i++)
         {
             using var scope = NewDisposeScope();
-            var stored = Tensor(names[0], dtype);
-            names.Skip(1).ToList().ForEach(name => CheckSame(stored, names[0], Tensor(name, dtype), name));
-            Set(weight, stored, device, dtype, plan.Quantization(weight));
-        }
-
-        foreach (var (weight, rows) in placement.InPieces)
-        {
-            using var scope = NewDisposeScope();
-            Set(weight, Joined(weight, rows), device, dtype, plan.Quantization(weight));
+            var part = parts[i];
+            CheckSame(part, dtype);
+            var loaded = staged[i] is { } regions ? Copied(part, regions, reader, device, dtype) : Moved(part.IsStack ? Joined(part) : Tensor(part.Rows[0][0], dtype), device, dtype);
+            Set(part.Weight, loaded, plan.Quantization(part.Weight));
         }
 
         return placement;
@@ -64,9 +71,10 @@ public abstract class Checkpoint : IDisposable
 
     public abstract void Dispose();
 
-    private static void Set(Weight weight, Tensor stored, Device device, ScalarType dtype, BaseQuantization quantization)
+    private static Tensor Moved(Tensor stored, Device device, ScalarType dtype) => stored.to(stored.is_floating_point() ? dtype : stored.dtype, device);
+
+    private static void Set(Weight weight, Tensor loaded, BaseQuantization quantization)
     {
-        var loaded = stored.to(stored.is_floating_point() ? dtype : stored.dtype, device);
         if (quantization is BaseQuantization.None)
         {
             weight.Set(loaded.MoveToOuterDisposeScope());
@@ -77,27 +85,95 @@ public abstract class Checkpoint : IDisposable
         }
     }
 
-    private Tensor Joined(Weight weight, IReadOnlyList<IReadOnlyList<string>> rows)
+    /// <summary>
+    /// Where the pieces of a weight lie that must be copied anyway: to another device or type, or beside one another. Null for what is a
+    /// view of its file, or must be decoded.
+    /// </summary>
+    private List<FileRegion>? Staged(Part part, Device device, ScalarType dtype)
+    {
+        var names = part.Rows.SelectMany(row => row).ToList();
+        var regions = names.Select(RegionOf).OfType<FileRegion>().ToList();
+        return regions.Count == names.Count && (part.IsStack || device.type is not DeviceType.CPU || Target(regions[0], dtype) != regions[0].Dtype) ? regions : null;
+    }
+
+    private static Tensor Copied(Part part, List<FileRegion> regions, StagedReader reader, Device device, ScalarType dtype)
+    {
+        var target = Target(regions[0], dtype);
+        if (!part.IsStack)
+        {
+            var whole = empty(regions[0].Shape.ToArray(), dtype: target, device: device);
+            reader.CopyNext(whole);
+            return whole;
+        }
+
+        var (piece, width) = (new Queue<FileRegion>(regions), regions.Take(part.Rows[0].Count).Sum(region => region.Shape.FirstOrDefault()));
+        long[] shape = [part.Rows.Count, width, .. regions[0].Shape.Skip(1)];
+        var joined = empty(shape, dtype: target, device: device); // [rows, pieces' height, …]
+        for (var row = 0; row < part.Rows.Count; row++)
+        {
+            var at = 0L;
+            for (var i = 0; i < part.Rows[row].Count; i++)
+            {
+                var region = piece.Dequeue();
+                if (!region.Shape.Skip(1).SequenceEqual(regions[0].Shape.Skip(1)) || region.Shape.Count == 0 || at + region.Shape[0] > width)
+                {
+                    throw Unfitting(part);
+                }
+
+                reader.CopyNext(joined[row].narrow(0, at, region.Shape[0]));
+                at += region.Shape[0];
+            }
+
+            if (at != width)
+            {
+                throw Unfitting(part);
+            }
+        }
+
+        return joined;
+    }
+
+    private static ScalarType Target(FileRegion region, ScalarType wanted) => IsFloatingPoint(region.Dtype) ? wanted : region.Dtype;
+
+    private static bool IsFloatingPoint(ScalarType dtype)
+    {
+        using var none = empty([0], dtype: dtype);
+        return none.is_floating_point();
+    }
+
+    private Tensor Joined(Part part)
     {
         try
         {
-            return stack(rows.Select(row => row.Count == 1 ? Tensor(row[0]) : cat([.. row.Select(Tensor)], 0)).ToArray(), 0);
+            return stack(part.Rows.Select(row => row.Count == 1 ? Tensor(row[0]) : cat([.. row.Select(Tensor)], 0)).ToArray(), 0);
         }
         catch (System.Runtime.InteropServices.ExternalException)
         {
-            throw new CheckpointException($"The pieces of '{weight.Path}' ({rows[0][0]}, …) have shapes that do not fit together.");
+            throw Unfitting(part);
         }
     }
 
-    private static void CheckSame(Tensor tensor, string name, Tensor other, string otherName)
+    private static CheckpointException Unfitting(Part part) => new($"The pieces of '{part.Weight.Path}' ({part.Rows[0][0]}, …) have shapes that do not fit together.");
+
+    private void CheckSame(Part part, ScalarType dtype)
     {
-        if (!tensor.shape.SequenceEqual(other.shape) || !tensor.eq(other).all().item<bool>())
+        foreach (var name in part.SameAs)
         {
-            throw new CheckpointException(
-                $"config.json ties '{otherName}' to '{name}', but the checkpoint holds different values for them. If they are separate, say tie_word_embeddings: false.");
+            var (first, other) = (Tensor(part.Rows[0][0], dtype), Tensor(name, dtype));
+            if (!first.shape.SequenceEqual(other.shape) || !first.eq(other).all().item<bool>())
+            {
+                throw new CheckpointException(
+                    $"config.json ties '{name}' to '{part.Rows[0][0]}', but the checkpoint holds different values for them. If they are separate, say tie_word_embeddings: false.");
+            }
+
+            Forget(part.Rows[0][0]);
+            Forget(name);
         }
     }
 
     private static string Listed(string what, IReadOnlyList<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";
+
+    /// <summary>A weight and what of the checkpoint it is made of: the rows of a stack, or one tensor, which others may be the same as.</summary>
+    private sealed record Part(Weight Weight, IReadOnlyList<IReadOnlyList<string>> Rows, bool IsStack, IReadOnlyList<string> SameAs);
 }

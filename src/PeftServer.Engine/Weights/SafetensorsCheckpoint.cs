@@ -63,6 +63,10 @@ public sealed class SafetensorsCheckpoint : Checkpoint
     public override Tensor Tensor(string name) =>
         _places.TryGetValue(name, out var file) ? file.Tensor(name) : throw new CheckpointException($"There is no tensor '{name}' in {Place}.");
 
+    private protected override FileRegion? RegionOf(string name) => _places.TryGetValue(name, out var file) ? file.Region(name) : null;
+
+    protected override void Forget(string name) => _places[name].Forget(name);
+
     public override void Dispose()
     {
         foreach (var file in _files.Values)

@@ -13,7 +13,9 @@ public sealed unsafe partial class SafetensorsFile : IDisposable
 {
     private readonly Mapping? _mapping;
 
-    private SafetensorsFile(SafetensorsHeader header, Mapping? mapping) => (Header, _mapping) = (header, mapping);
+    private readonly string _path;
+
+    private SafetensorsFile(string path, SafetensorsHeader header, Mapping? mapping) => (_path, Header, _mapping) = (path, header, mapping);
 
     public SafetensorsHeader Header { get; }
 
@@ -21,7 +23,7 @@ public sealed unsafe partial class SafetensorsFile : IDisposable
     public static SafetensorsFile Open(string path, long maxHeaderBytes = SafetensorsHeader.MaxHeaderBytes)
     {
         var header = SafetensorsHeader.Read(path, maxHeaderBytes);
-        return new SafetensorsFile(header, new FileInfo(path).Length > header.DataStart ? new Mapping(path) : null);
+        return new SafetensorsFile(path, header, new FileInfo(path).Length > header.DataStart ? new Mapping(path) : null);
     }
 
     /// <summary>The tensor <paramref name="name"/>, on the CPU, as a view of the file.</summary>
@@ -44,6 +46,20 @@ public sealed unsafe partial class SafetensorsFile : IDisposable
             return handle != 0
                 ? torch.Tensor.UnsafeCreateTensor(handle)
                 : throw new CheckpointException($"libtorch cannot view the tensor '{name}'.");
+        }
+    }
+
+    /// <summary>Where the tensor <paramref name="name"/> lies, for one who reads the file instead.</summary>
+    internal FileRegion Region(string name) => Header.Entries.TryGetValue(name, out var entry)
+        ? new FileRegion(_path, Header.DataStart + entry.Begin, entry.ByteCount, ScalarTypeOf(entry.Dtype), entry.Shape)
+        : throw new CheckpointException($"There is no tensor '{name}'.");
+
+    /// <summary>Gives back the pages of a tensor that was looked at once.</summary>
+    internal void Forget(string name)
+    {
+        if (Header.Entries.TryGetValue(name, out var entry) && entry.ByteCount > 0)
+        {
+            MappedPages.Forget(_mapping!.Address(Header.DataStart + entry.Begin), entry.ByteCount);
         }
     }
 
@@ -98,6 +114,8 @@ public sealed unsafe partial class SafetensorsFile : IDisposable
             _view = _file.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
             _view.SafeMemoryMappedViewHandle.AcquirePointer(ref _start);
         }
+
+        public nint Address(long offset) => (nint)(_start + offset);
 
         public void* Acquire(long offset)
         {

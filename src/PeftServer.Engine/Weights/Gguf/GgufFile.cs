@@ -90,6 +90,7 @@ internal sealed unsafe class GgufFile : IDisposable
         {
             var target = (void*)Native.Aten.DataPointer(result);
             Buffer.MemoryCopy(_start + tensor.Offset, target, tensor.ByteCount, tensor.ByteCount);
+            MappedPages.Forget((nint)(_start + tensor.Offset), tensor.ByteCount);
             return result;
         }
 
@@ -109,6 +110,7 @@ internal sealed unsafe class GgufFile : IDisposable
             }
         }
 
+        MappedPages.Forget((nint)(_start + tensor.Offset), tensor.ByteCount);
         return result.MoveToOuterDisposeScope();
     }
 

@@ -28,6 +28,16 @@ internal sealed record GgufType(string Name, int BlockSize, int BlockBytes, Gguf
         [13] = new("Q5_K", 256, 176, SuperBlocks.Q5K),
         [14] = new("Q6_K", 256, 210, SuperBlocks.Q6K),
         [23] = new("IQ4_XS", 256, 136, SuperBlocks.Iq4Xs),
+        [16] = new("IQ2_XXS", 256, 66, CodebookBlocks.Iq2Xxs),
+        [17] = new("IQ2_XS", 256, 74, CodebookBlocks.Iq2Xs),
+        [22] = new("IQ2_S", 256, 82, CodebookBlocks.Iq2S),
+        [18] = new("IQ3_XXS", 256, 98, CodebookBlocks.Iq3Xxs),
+        [21] = new("IQ3_S", 256, 110, CodebookBlocks.Iq3S),
+        [19] = new("IQ1_S", 256, 50, CodebookBlocks.Iq1S),
+        [29] = new("IQ1_M", 256, 56, CodebookBlocks.Iq1M),
+        [34] = new("TQ1_0", 256, 54, TernaryBlocks.Tq10),
+        [35] = new("TQ2_0", 256, 66, TernaryBlocks.Tq20),
+        [39] = new("MXFP4", 32, 17, SmallBlocks.Mxfp4),
     };
 
     /// <summary>Names of the types that can be decoded.</summary>

@@ -8,6 +8,9 @@ internal static class SmallBlocks
     /// <summary>The sixteen levels of IQ4: closer together near zero.</summary>
     internal static readonly sbyte[] Levels = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
+    /// <summary>Twice the sixteen values of a four-bit float.</summary>
+    private static readonly sbyte[] Fp4Levels = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
     public static void Q40(ReadOnlySpan<byte> blocks, Span<float> values)
     {
         for (var at = 0; values.Length > 0; at += 18, values = values[32..])
@@ -87,6 +90,21 @@ internal static class SmallBlocks
             {
                 values[j] = d * Levels[codes[j] & 15];
                 values[j + 16] = d * Levels[codes[j] >> 4];
+            }
+        }
+    }
+
+    /// <summary>Four-bit floats (1 sign, 2 exponent, 1 fraction) under a power of two: MXFP4 of the Open Compute Project.</summary>
+    public static void Mxfp4(ReadOnlySpan<byte> blocks, Span<float> values)
+    {
+        for (var at = 0; values.Length > 0; at += 17, values = values[32..])
+        {
+            var d = MathF.ScaleB(1, blocks[at] - 128); // of the doubled levels
+            var codes = blocks.Slice(at + 1, 16);
+            for (var j = 0; j < 16; j++)
+            {
+                values[j] = d * Fp4Levels[codes[j] & 15];
+                values[j + 16] = d * Fp4Levels[codes[j] >> 4];
             }
         }
     }

@@ -58,29 +58,37 @@ public sealed class PickleCheckpoint : Checkpoint
             return empty(tensor.Shape.ToArray(), dtype: tensor.Dtype).MoveToOuterDisposeScope();
         }
 
-        // Of the storage, what lies between the tensor's first and last element.
-        var count = 1 + tensor.Shape.Zip(tensor.Strides, (size, step) => (size - 1) * step).Sum();
-        var values = empty([count], dtype: tensor.Dtype);
-        var itemBytes = values.element_size();
+        // What the archive holds is known before there is room for what the pickle claims.
+        var itemBytes = empty([0], dtype: tensor.Dtype).element_size();
         var entry = archive.GetEntry($"{root}data/{tensor.Storage}") ?? throw Fault($"the storage '{tensor.Storage}' of '{name}' is missing");
-        if (entry.CompressedLength != entry.Length || entry.Length < tensor.StorageLength * itemBytes)
+        if (entry.CompressedLength != entry.Length || entry.Length / itemBytes < tensor.StorageLength)
         {
             throw Fault($"the storage '{tensor.Storage}' of '{name}' is compressed or too short");
         }
 
-        using var stream = entry.Open();
-        Skip(stream, tensor.Offset * itemBytes);
-        var target = (byte*)Native.Aten.DataPointer(values);
-        for (var left = count * itemBytes; left > 0;)
+        // Of the storage, what lies between the tensor's first and last element.
+        var count = 1 + tensor.Shape.Zip(tensor.Strides, (size, step) => (size - 1) * step).Sum();
+        var values = empty([count], dtype: tensor.Dtype);
+        try
         {
-            var read = stream.Read(new Span<byte>(target, (int)Math.Min(left, 1 << 24)));
-            if (read == 0)
+            using var stream = entry.Open();
+            Skip(stream, tensor.Offset * itemBytes);
+            var target = (byte*)Native.Aten.DataPointer(values);
+            for (var left = count * itemBytes; left > 0;)
             {
-                throw Fault($"the storage '{tensor.Storage}' of '{name}' ends too early");
-            }
+                var read = stream.Read(new Span<byte>(target, (int)Math.Min(left, 1 << 24)));
+                if (read == 0)
+                {
+                    throw Fault($"the storage '{tensor.Storage}' of '{name}' ends too early");
+                }
 
-            target += read;
-            left -= read;
+                target += read;
+                left -= read;
+            }
+        }
+        catch (Exception e) when (IsOfDamage(e))
+        {
+            throw Damaged(entry, e);
         }
 
         return values.as_strided(tensor.Shape.ToArray(), tensor.Strides.ToArray()).contiguous().MoveToOuterDisposeScope();
@@ -91,21 +99,25 @@ public sealed class PickleCheckpoint : Checkpoint
     private void Add(string path)
     {
         ZipArchive archive;
+        ZipArchiveEntry? pickle;
         try
         {
-            archive = ZipFile.OpenRead(path);
+            _archives.Add(archive = ZipFile.OpenRead(path));
+            pickle = archive.Entries.FirstOrDefault(entry => entry.FullName == "data.pkl" || entry.FullName.EndsWith("/data.pkl", StringComparison.Ordinal));
         }
-        catch (Exception e) when (e is InvalidDataException or IOException)
+        catch (Exception e) when (IsOfDamage(e))
         {
             throw new CheckpointException($"{Path.GetFileName(path)} is no archive as torch.save writes it since PyTorch 1.6. Save the model again, or take its safetensors.", e);
         }
 
-        _archives.Add(archive);
-        var pickle = archive.Entries.FirstOrDefault(entry => entry.FullName == "data.pkl" || entry.FullName.EndsWith("/data.pkl", StringComparison.Ordinal))
-            ?? throw Fault($"{Path.GetFileName(path)} holds no data.pkl");
-        if (pickle.Length > MaxProgramBytes)
+        if (pickle is null)
         {
-            throw Fault($"{Path.GetFileName(path)}: data.pkl is too large");
+            throw Fault($"{Path.GetFileName(path)} holds no data.pkl");
+        }
+
+        if (pickle.Length > MaxProgramBytes || pickle.CompressedLength != pickle.Length)
+        {
+            throw Fault($"{Path.GetFileName(path)}: data.pkl is too large or compressed");
         }
 
         var root = pickle.FullName[..^"data.pkl".Length];
@@ -125,9 +137,16 @@ public sealed class PickleCheckpoint : Checkpoint
 
     private static string Text(ZipArchiveEntry entry)
     {
-        using var reader = new StreamReader(entry.Open());
-        var text = new char[16];
-        return new string(text, 0, reader.ReadBlock(text));
+        try
+        {
+            using var reader = new StreamReader(entry.Open());
+            var text = new char[16];
+            return new string(text, 0, reader.ReadBlock(text));
+        }
+        catch (Exception e) when (IsOfDamage(e))
+        {
+            throw Damaged(entry, e);
+        }
     }
 
     // Never more than the archive says, whatever comes out of it.
@@ -135,16 +154,21 @@ public sealed class PickleCheckpoint : Checkpoint
     {
         try
         {
+            using var stream = entry.Open(); // which holds the size against the file's
             var bytes = new byte[entry.Length];
-            using var stream = entry.Open();
             stream.ReadExactly(bytes);
             return bytes;
         }
-        catch (Exception e) when (e is EndOfStreamException or InvalidDataException)
+        catch (Exception e) when (IsOfDamage(e))
         {
-            throw new CheckpointException("data.pkl cannot be read: the archive is damaged.", e);
+            throw Damaged(entry, e);
         }
     }
+
+    /// <summary>What .NET's reader of archives throws where bytes are not what they should be.</summary>
+    private static bool IsOfDamage(Exception e) => e is InvalidDataException or IOException or NotSupportedException or ArgumentException or ArithmeticException;
+
+    private static CheckpointException Damaged(ZipArchiveEntry entry, Exception e) => new($"{entry.FullName} cannot be read: the archive is damaged.", e);
 
     private static void Skip(Stream stream, long bytes)
     {
