@@ -30,6 +30,8 @@ public sealed class ServingTests : IDisposable
         var other = await StartAsync(api, "seq2seq", "t5", second);
         var bart = await StartAsync(api, "seq2seq", "bart", first);
 
+        var prompted = new[] { await StartAsync(api, "seq2seq", "t5", first, "PREFIX_TUNING"), await StartAsync(api, "seq2seq", "bart", first, "PROMPT_TUNING") };
+
         // Two adapters and the base at once, several prompts each.
         var models = new[] { await ModelOfAsync(api, t5), await ModelOfAsync(api, other), await ModelOfAsync(api, bart), "t5" };
         var answers = await Task.WhenAll(models.Select(model => AskAsync(http, "/v1/completions", new JsonObject
@@ -42,6 +44,13 @@ public sealed class ServingTests : IDisposable
         Texts(answers[2]).ShouldBe(["in rome today", "a"]);
         Texts(answers[3]).ShouldNotBe(Texts(answers[0]));
         answers[0].GetProperty("choices").EnumerateArray().ShouldAllBe(choice => choice.GetProperty("finish_reason").GetString() == "stop");
+        // Prompts of an encoder-decoder, from the job to the answer.
+        foreach (var job in prompted)
+        {
+            (await AskAsync(http, "/v1/completions", new JsonObject { ["model"] = await ModelOfAsync(api, job), ["prompt"] = asked[0], ["max_tokens"] = 4 }))
+                .GetProperty("usage").GetProperty("prompt_tokens").GetInt32().ShouldBe(5);
+        }
+
         (await api.ChatAsync(models[1], JsonNode.Parse("""[{"role": "user", "content": "where is it"}]""")!, 8, Token)).ShouldBe("today");
     }
 
@@ -105,7 +114,7 @@ public sealed class ServingTests : IDisposable
         _sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu", "--set", $"Models:Root={WordModels.Create(_sandbox, models)}");
 
     /// <summary>Starts a job that learns its rows by heart.</summary>
-    private async Task<string> StartAsync(ApiClient api, string method, string model, string[] rows)
+    private async Task<string> StartAsync(ApiClient api, string method, string model, string[] rows, string? prompts = null)
     {
         var file = await api.UploadAsync(_sandbox.Write($"{Guid.NewGuid():N}.jsonl", string.Join('\n', rows)), Token);
         return await api.CreateJobAsync(new JsonObject
@@ -113,8 +122,8 @@ public sealed class ServingTests : IDisposable
             ["model"] = model,
             ["training_file"] = file,
             ["method"] = new JsonObject { ["type"] = method },
-            ["peft"] = new JsonObject { ["peft_type"] = "LORA", ["r"] = 16, ["lora_alpha"] = 32, ["target_modules"] = "all-linear" },
-            ["training"] = new JsonObject { ["max_steps"] = model == "tiny-llama" ? 15 : 120, ["per_device_train_batch_size"] = rows.Length, ["learning_rate"] = model == "tiny-llama" ? 0.002 : 0.01 },
+            ["peft"] = prompts is not null ? new JsonObject { ["peft_type"] = prompts, ["num_virtual_tokens"] = 4 } : new JsonObject { ["peft_type"] = "LORA", ["r"] = 16, ["lora_alpha"] = 32, ["target_modules"] = "all-linear" },
+            ["training"] = new JsonObject { ["max_steps"] = prompts is not null ? 2 : model == "tiny-llama" ? 15 : 120, ["per_device_train_batch_size"] = rows.Length, ["learning_rate"] = model == "tiny-llama" ? 0.002 : 0.01 },
         }, Token);
     }
 

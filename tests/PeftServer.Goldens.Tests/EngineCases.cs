@@ -1,6 +1,7 @@
 using PeftServer.Engine.Generation;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Reading;
+using PeftServer.Engine.Weights;
 
 namespace PeftServer.Goldens.Tests;
 
@@ -18,7 +19,8 @@ public sealed class EngineCases
 
     public static TheoryData<string> Seq2SeqModels => [.. Names("models", "seq2seq")];
 
-    public static TheoryData<string> Seq2SeqAdapters => [.. Names("adapters", "seq2seq")];
+    public static TheoryData<string, string> Seq2SeqAdapters => new(
+        ((string[])["adapters", "adapterhub"]).SelectMany(kind => Names(kind, "seq2seq").Select(name => (kind, name))));
 
     public static TheoryData<string> ReadingModels => [.. Names("models", Readers)];
 
@@ -38,9 +40,9 @@ public sealed class EngineCases
 
     [Theory]
     [MemberData(nameof(Seq2SeqAdapters))]
-    public async Task Generate_WithAnAdapterOnAnEncoderDecoder_GivesItsGreedyTokensAndTheBasesBesideThem(string name)
+    public async Task Generate_WithAnAdapterOnAnEncoderDecoder_GivesItsGreedyTokensAndTheBasesBesideThem(string kind, string name)
     {
-        using var golden = new Golden(GoldenFolder.PathOf("adapters", name));
+        using var golden = new Golden(GoldenFolder.PathOf(kind, name));
         using var plain = new Golden(GoldenFolder.PathOf("models", BaseOf(golden)));
         using var engine = new GenerationEngine(new GenerationEngineOptions { ModelFolder = plain.Folder, Device = "cpu" });
 
@@ -66,6 +68,72 @@ public sealed class EngineCases
         using var engine = new ReadingEngine(new ReadingEngineOptions { ModelFolder = plain.Folder, Head = HeadOf(golden), Device = "cpu" });
 
         await Task.WhenAll(CheckScoresAsync(engine, golden, "logits_trained", Trained(golden, name), 1e-4), CheckScoresAsync(engine, plain, "logits", null, 1e-4));
+    }
+
+    [Fact]
+    public async Task Generate_RequestsThatCannotBeServed_FailAloneAndSayWhy()
+    {
+        using var golden = new Golden(GoldenFolder.PathOf("models", "bart"));
+        using var engine = new GenerationEngine(new GenerationEngineOptions { ModelFolder = golden.Folder, Device = "cpu" });
+        var sampling = new SamplingParameters { MaxTokens = 1000, Temperature = 0, LogitBias = new Dictionary<int, double> { [EndOfText] = -1e9 } };
+
+        var tooLong = TokensAsync(engine, new GenerationRequest { Prompt = [.. Enumerable.Repeat(5, 65)], Sampling = sampling });
+        var lost = TokensAsync(engine, new GenerationRequest { Prompt = [5], Sampling = sampling, Adapter = new AdapterReference("lost", golden.Folder) });
+        var full = TokensAsync(engine, new GenerationRequest { Prompt = [.. Enumerable.Repeat(5, 64)], Sampling = sampling });
+
+        (await Should.ThrowAsync<NotSupportedException>(() => tooLong)).Message.ShouldContain("65 of the prompt");
+        (await Should.ThrowAsync<CheckpointException>(() => lost)).Message.ShouldContain("adapter_config.json");
+        (await full).Count.ShouldBe(63); // the decoder's 64 places less the start token, whatever the encoder reads
+        await CheckAsync(engine, golden, null);
+        engine.Load.ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task Generate_RequestThatIsCancelled_LeavesItsPlaceToTheNext()
+    {
+        using var golden = new Golden(GoldenFolder.PathOf("models", "t5"));
+        using var engine = new GenerationEngine(new GenerationEngineOptions { ModelFolder = golden.Folder, Device = "cpu", MaxSequences = 1 });
+        using var leaves = CancellationTokenSource.CreateLinkedTokenSource(Now);
+        var endless = engine.Generate(
+            new GenerationRequest
+            {
+                Prompt = [5, 6],
+                Sampling = new SamplingParameters { MaxTokens = 500, Temperature = 0, LogitBias = new Dictionary<int, double> { [EndOfText] = -1e9 } },
+            },
+            leaves.Token);
+        await endless.ReadAsync(Now);
+
+        await leaves.CancelAsync();
+
+        await CheckAsync(engine, golden, null); // one sequence at a time: they wait for the place
+        var written = 1;
+        await foreach (var _ in endless.ReadAllAsync(Now))
+        {
+            written++;
+        }
+
+        written.ShouldBeLessThan(500);
+    }
+
+    [Fact]
+    public async Task Read_TextsThatCannotBeRead_FailAloneAndSayWhy()
+    {
+        using var golden = new Golden(GoldenFolder.PathOf("models", "bert_cls"));
+        using var engine = new ReadingEngine(new ReadingEngineOptions { ModelFolder = golden.Folder, Head = ModelHead.SequenceClassification, Device = "cpu" });
+        using var left = new CancellationTokenSource();
+        await left.CancelAsync();
+        var most = (await engine.Loaded).MaxLength;
+
+        var tooLong = engine.ReadAsync(new ReadingRequest { Ids = [.. Enumerable.Repeat(5, most + 1)] }, Now);
+        var lost = engine.ReadAsync(new ReadingRequest { Ids = [5], Adapter = new AdapterReference("lost", golden.Folder) }, Now);
+        var cancelled = engine.ReadAsync(new ReadingRequest { Ids = [5] }, left.Token);
+        var full = engine.ReadAsync(new ReadingRequest { Ids = [.. Enumerable.Repeat(5, most)] }, Now);
+
+        (await Should.ThrowAsync<NotSupportedException>(() => tooLong)).Message.ShouldContain($"reads {most} tokens");
+        (await Should.ThrowAsync<CheckpointException>(() => lost)).Message.ShouldContain("adapter_config.json");
+        await Should.ThrowAsync<OperationCanceledException>(() => cancelled);
+        (await full).Rows.Count.ShouldBe(1);
+        engine.Load.ShouldBe(0);
     }
 
     private static IEnumerable<string> Names(string kind, params string[] of) => GoldenFolder.Cases(kind, "meta.json").Where(name =>

@@ -4,7 +4,6 @@ using PeftServer.Core.Storage;
 using PeftServer.Engine;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Weights;
 
 namespace PeftServer.Core.Models;
 
@@ -21,9 +20,9 @@ public sealed class ModelTaskReader(IArtifactStore store)
         {
             return ModelCatalog.ServedHead(PretrainedConfig.Read(model.Folder));
         }
-        catch (Exception e) when (e is CheckpointException or IOException)
+        catch (Exception e) when (e is not OutOfMemoryException)
         {
-            return null;
+            return null; // what a stranger's config can be is told where the model is loaded
         }
     });
 
