@@ -3,9 +3,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
-using PeftServer.Core;
 using PeftServer.Core.Http;
-using PeftServer.Engine;
 using PeftServer.Engine.Reading;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 
