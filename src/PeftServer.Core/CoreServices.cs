@@ -45,6 +45,7 @@ public static class CoreServices
             services.AddSingleton<FileStore>();
             services.AddSingleton<BaseModels>();
             services.AddSingleton<ModelDirectory>();
+            services.AddSingleton<ModelTaskReader>();
             services.AddSingleton<InferenceHosts>();
             services.AddSingleton<JobWriter>();
             services.AddSingleton<JobStore>();

@@ -8,6 +8,8 @@ using PeftServer.Core.Http;
 using PeftServer.Engine;
 using PeftServer.Engine.Native;
 using PeftServer.Inference.Chat;
+using PeftServer.Inference.Completions;
+using PeftServer.Inference.Reading;
 using Serilog;
 
 namespace PeftServer.Inference;
@@ -28,6 +30,9 @@ public static class InferenceHost
         builder.Services.ConfigureHttpJsonOptions(json => PeftJson.Configure(json.SerializerOptions));
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(5));
         builder.Services.AddSingleton<ServedModels>();
+        builder.Services.AddSingleton<RequestedModels>();
+        builder.Services.AddSingleton<Readers>();
+        builder.Services.AddSingleton<ReadingServices>();
         builder.Services.AddHostedService<HostReport>();
         builder.WebHost.UseUrls(builder.Configuration[$"{InferenceHostOptions.Section}:{nameof(InferenceHostOptions.Url)}"] ?? InferenceHostOptions.DefaultUrl);
 
@@ -37,6 +42,8 @@ public static class InferenceHost
         app.UseInternalKey();
         app.MapGet("/healthz", () => "ok");
         app.MapChat();
+        app.MapCompletions();
+        app.MapReading();
         return app;
     }
 

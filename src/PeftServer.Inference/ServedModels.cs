@@ -2,39 +2,39 @@ using System.Collections.Concurrent;
 using Microsoft.Extensions.Options;
 using PeftServer.Core.Inference;
 using PeftServer.Core.Models;
+using PeftServer.Engine.Models;
 
 namespace PeftServer.Inference;
 
-/// <summary>The bases in memory, by name. A base is loaded when it is first asked for, and leaves when it is idle for long.</summary>
+/// <summary>
+/// The bases in memory, by name and by what stands on top of them. A base is loaded when it is first asked for, and leaves when it is idle
+/// for long.
+/// </summary>
 internal sealed class ServedModels(IOptions<InferenceOptions> options, IOptions<InferenceHostOptions> hostOptions, TimeProvider clock) : IDisposable
 {
-    private readonly ConcurrentDictionary<string, ServedModel> _models = [];
+    private readonly ConcurrentDictionary<Key, ServedModel> _models = [];
     private readonly Lock _gate = new();
 
     /// <summary>Requests in all engines.</summary>
     public int Load => _models.Values.Sum(model => model.Load);
 
-    /// <summary>The base, loading or loaded. One that failed to load is tried again.</summary>
-    public ServedModel Get(BaseModel model)
+    /// <summary>The base as a writer, loading or loaded. One that failed to load is tried again.</summary>
+    public ServedWriter Writer(BaseModel model) =>
+        Get(new Key(model.Name, ModelHead.CausalLM, 0), () => new ServedWriter(model, options.Value, hostOptions.Value));
+
+    /// <summary>
+    /// The base under a head that reads, likewise; <paramref name="labels"/> are the classes of an adapter's own head. Adapters with as many
+    /// classes share one.
+    /// </summary>
+    public ServedReader Reader(BaseModel model, ModelHead head, IReadOnlyList<string>? labels)
     {
-        lock (_gate)
-        {
-            if (_models.TryGetValue(model.Name, out var served))
-            {
-                if (served.State is not InferenceState.Failed)
-                {
-                    served.LastUsed = clock.GetUtcNow();
-                    return served;
-                }
-
-                served.Dispose();
-            }
-
-            return _models[model.Name] = new ServedModel(model, options.Value, hostOptions.Value) { LastUsed = clock.GetUtcNow() };
-        }
+        var classes = head is ModelHead.Features or ModelHead.QuestionAnswering ? 0 : labels?.Count ?? PretrainedConfig.Read(model.Folder).LabelCount;
+        return Get(new Key(model.Name, head, classes), () => new ServedReader(model, head, labels, options.Value, hostOptions.Value));
     }
 
-    public IReadOnlyDictionary<string, InferenceState> States() => _models.ToDictionary(model => model.Key, model => model.Value.State);
+    /// <summary>The bases: ready where one of their heads is.</summary>
+    public IReadOnlyDictionary<string, InferenceState> States() => _models.GroupBy(model => model.Key.Name).ToDictionary(
+        group => group.Key, group => group.Select(model => model.Value.State).MinBy(state => Array.IndexOf(Better, state)));
 
     /// <summary>Lets go of bases that nobody used for <see cref="InferenceHostOptions.IdleMinutes"/>.</summary>
     public void DropIdle()
@@ -42,9 +42,9 @@ internal sealed class ServedModels(IOptions<InferenceOptions> options, IOptions<
         var since = clock.GetUtcNow() - TimeSpan.FromMinutes(hostOptions.Value.IdleMinutes);
         lock (_gate)
         {
-            foreach (var (name, model) in _models.Where(model => model.Value.Load == 0 && model.Value.LastUsed < since).ToList())
+            foreach (var (key, model) in _models.Where(model => model.Value.Load == 0 && model.Value.LastUsed < since).ToList())
             {
-                _models.TryRemove(name, out _);
+                _models.TryRemove(key, out _);
                 model.Dispose();
             }
         }
@@ -57,4 +57,31 @@ internal sealed class ServedModels(IOptions<InferenceOptions> options, IOptions<
             model.Dispose();
         }
     }
+
+    private static readonly InferenceState[] Better = [InferenceState.Ready, InferenceState.Loading, InferenceState.Draining, InferenceState.Failed];
+
+    private T Get<T>(Key key, Func<T> load)
+        where T : ServedModel
+    {
+        lock (_gate)
+        {
+            if (_models.TryGetValue(key, out var served))
+            {
+                if (served.State is not InferenceState.Failed)
+                {
+                    served.LastUsed = clock.GetUtcNow();
+                    return (T)served;
+                }
+
+                served.Dispose();
+            }
+
+            var loading = load();
+            loading.LastUsed = clock.GetUtcNow();
+            _models[key] = loading;
+            return loading;
+        }
+    }
+
+    private readonly record struct Key(string Name, ModelHead Head, int Labels);
 }

@@ -8,26 +8,6 @@ namespace PeftServer.EndToEnd.Tests;
 /// <summary>Every method from the upload of its rows to the adapter, two steps each, on one server.</summary>
 public sealed class ObjectiveTests : IDisposable
 {
-    /// <summary>Words, as a tokenizer of the reference models (96 tokens) that puts a token before and one after each text.</summary>
-    private const string Tokenizer = """
-        {
-          "version": "1.0", "added_tokens": [
-            {"id": 0, "content": "[PAD]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
-            {"id": 1, "content": "[SEP]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
-            {"id": 2, "content": "[CLS]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
-          ],
-          "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"},
-          "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-            "pair": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
-                     {"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
-            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}, "[SEP]": {"id": "[SEP]", "ids": [1], "tokens": ["[SEP]"]}}
-          },
-          "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[PAD]": 0, "[SEP]": 1, "[CLS]": 2, "[UNK]": 3, "where": 4, "is": 5, "it": 6, "in": 7, "rome": 8, "today": 9, "a": 10}}
-        }
-        """;
-
     private static readonly (string Type, string Settings, string Model, string Row)[] Methods =
     [
         ("dpo", """{"beta": 0.2}""", "tiny-llama", """{"input": {"messages": [{"role": "user", "content": "N?"}]}, "preferred_output": [{"role": "assistant", "content": "yes"}], "non_preferred_output": [{"role": "assistant", "content": "no"}]}"""),
@@ -56,7 +36,7 @@ public sealed class ObjectiveTests : IDisposable
     [Fact]
     public async Task EveryMethod_FromRowsToAdapter_Works()
     {
-        await using var up = await PeftServerProgram.UpAsync(_sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu", "--set", $"Models:Root={Models()}");
+        await using var up = await PeftServerProgram.UpAsync(_sandbox, "--set", "Worker:Devices=cpu", "--set", "Inference:Device=cpu", "--set", $"Models:Root={WordModels.Create(_sandbox, "bert", "t5")}");
         using var api = new ApiClient(up.Address("api"), apiKey: null);
         var jobs = new List<(string Type, string Job)>();
         foreach (var (type, settings, model, row) in Methods)
@@ -97,39 +77,5 @@ public sealed class ObjectiveTests : IDisposable
         var task = (await JsonDocument.ParseAsync(config, default, Token)).RootElement.GetProperty("task_type").GetString();
         task.ShouldBe(job.GetProperty("peft").GetProperty("task_type").GetString(), type);
         (archive.GetEntry("labels.json") is not null).ShouldBe(type is "classification" or "token_classification", type);
-    }
-
-    /// <summary>The sample model, and two of the reference models with words.</summary>
-    private string Models()
-    {
-        var root = Directory.CreateDirectory(Path.Combine(Path.GetDirectoryName(_sandbox.Data)!, "models")).FullName;
-        Copy(Path.Combine(AppContext.BaseDirectory, "samples", "models", "tiny-llama"), Path.Combine(root, "tiny-llama"));
-        foreach (var name in new[] { "bert", "t5" })
-        {
-            Copy(Path.Combine(Repository(), "tests", "Goldens", "models", name), Path.Combine(root, name));
-            File.WriteAllText(Path.Combine(root, name, "tokenizer.json"), Tokenizer);
-        }
-
-        return root;
-    }
-
-    private static void Copy(string from, string to)
-    {
-        Directory.CreateDirectory(to);
-        foreach (var file in Directory.GetFiles(from))
-        {
-            File.Copy(file, Path.Combine(to, Path.GetFileName(file)));
-        }
-    }
-
-    private static string Repository()
-    {
-        var folder = new DirectoryInfo(AppContext.BaseDirectory);
-        while (!File.Exists(Path.Combine(folder.FullName, "PeftServer.sln")))
-        {
-            folder = folder.Parent ?? throw new DirectoryNotFoundException("PeftServer.sln is not above the tests.");
-        }
-
-        return folder.FullName;
     }
 }

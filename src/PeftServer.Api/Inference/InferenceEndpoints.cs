@@ -9,7 +9,7 @@ using PeftServer.Core.Models;
 
 namespace PeftServer.Api.Inference;
 
-/// <summary>Chat, completions and embeddings: passed on to the inference host that serves the model.</summary>
+/// <summary>What models answer: passed on to the inference host that serves the model.</summary>
 internal static class InferenceEndpoints
 {
     private const int RetryAfterSeconds = 5;
@@ -36,12 +36,50 @@ internal static class InferenceEndpoints
                 .WithExample("Streamed chat", """
                     { "model": "tiny-llama", "stream": true, "messages": [{ "role": "user", "content": "Call me Ishmael." }] }
                     """);
-            inference.MapPost("/completions", ForwardAsync).WithName("CreateCompletion").WithSummary("Continue a text")
+            inference.MapPost("/completions", ForwardAsync).WithName("CreateCompletion").WithSummary("Continue a text, or with an encoder-decoder read one and write another")
                 .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
-                .WithExample("Completion", """{ "model": "tiny-llama", "prompt": "Call me", "max_tokens": 16 }""");
+                .WithExample("Completion", """{ "model": "tiny-llama", "prompt": "Call me", "max_tokens": 16 }""")
+                .WithExample("Encoder-decoder", """{ "model": "t5-small", "prompt": "translate English to German: Good morning.", "temperature": 0, "max_tokens": 32 }""");
             inference.MapPost("/embeddings", ForwardAsync).WithName("CreateEmbedding").WithSummary("Embed texts")
                 .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
-                .WithExample("Embedding", """{ "model": "tiny-llama", "input": ["a text", "another"] }""");
+                .WithExample("Embedding", """{ "model": "all-MiniLM-L6-v2", "input": ["a text", "another"] }""");
+            app.MapReading(inference);
+        }
+
+        /// <summary>Paths that vLLM has without a version are there without one too.</summary>
+        private void MapReading(RouteGroupBuilder inference)
+        {
+            inference.MapPost("/classify", ForwardAsync).WithName("Classify").WithSummary("Classify texts")
+                .WithDescription(
+                    "The answer is vLLM's: `label` and `probs` for each text. `input` is a text, a pair `{\"text\", \"text_pair\"}`, token ids, or a list of them; a chat "
+                    + "goes into `messages`. With a single class, as a reward model has, `score` is the raw score and `probs` its sigmoid.")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("Texts", """{ "model": "ft:bert:acme:spam:1", "input": ["You have won!", "See you at noon."] }""")
+                .WithExample("Reward of a chat", """
+                    {
+                      "model": "ft:tiny-llama:acme:reward:1",
+                      "messages": [{ "role": "user", "content": "What is 2 + 2?" }, { "role": "assistant", "content": "4" }]
+                    }
+                    """);
+            inference.MapPost("/score", ForwardAsync).WithName("Score").WithSummary("Score pairs of texts with a model of one class")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("One against several", """{ "model": "cross-encoder", "text_1": "What is a whale?", "text_2": ["A mammal of the sea.", "A town in Utah."] }""");
+            inference.MapPost("/token_classification", ForwardAsync).WithName("ClassifyTokens").WithSummary("Tag the words of texts")
+                .WithDescription("Parameters and entities are those of transformers' pipeline; `start` and `end` count code points.")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("Entities", """{ "model": "ft:bert:acme:ner:1", "input": "Ishmael sailed from Nantucket." }""");
+            inference.MapPost("/question_answering", ForwardAsync).WithName("AnswerQuestion").WithSummary("Find the answer to a question in a text")
+                .WithDescription("Parameters and answers are those of transformers' pipeline; `start` and `end` count code points.")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("Question", """{ "model": "ft:bert:acme:squad:1", "question": "Who sailed?", "context": "Ishmael sailed from Nantucket." }""");
+            foreach (var path in (string[])["/classify", "/score"])
+            {
+                app.MapPost(path, (HttpContext context, ModelDirectory models, InferenceHosts hosts, InferenceForwarder forwarder, IOptions<ApiOptions> options, CancellationToken cancellationToken) =>
+                {
+                    context.Request.Path = $"/v1{path}"; // as the host knows it
+                    return ForwardAsync(context, models, hosts, forwarder, options, cancellationToken);
+                }).ExcludeFromDescription();
+            }
         }
     }
 

@@ -36,24 +36,28 @@ internal static class ModelEndpoints
         "model", "model_not_found");
 
     private static async Task<Ok<ListObject<ModelObject>>> ListAsync(
-        BaseModels bases, ModelDirectory models, IOptions<ModelsOptions> options, CancellationToken cancellationToken)
+        BaseModels bases, ModelDirectory models, ModelTaskReader tasks, IOptions<ModelsOptions> options, CancellationToken cancellationToken)
     {
+        var found = bases.List();
+        var all = found.Select(model => ModelObject.From(model, tasks.HeadOf(model))).ToList();
         var fineTuned = await models.ListFineTunedAsync(Tenancy.DefaultProject, cancellationToken);
-        ModelObject[] all =
-        [
-            .. bases.List().Select(ModelObject.From),
-            .. fineTuned.Select(model => ModelObject.From(model, options.Value.Organization)),
-        ];
-        return TypedResults.Ok(ListObject.Of<ModelObject>(all, model => model.Id, hasMore: false));
+        var adapters = await models.AdaptersAsync([.. fineTuned.Select(model => model.AdapterDigest)], cancellationToken);
+        foreach (var model in fineTuned)
+        {
+            var head = await tasks.HeadOfAsync(found.FirstOrDefault(other => other.Name == model.BaseModel), adapters.GetValueOrDefault(model.AdapterDigest), cancellationToken);
+            all.Add(ModelObject.From(model, options.Value.Organization, head));
+        }
+
+        return TypedResults.Ok(ListObject.Of<ModelObject>([.. all], model => model.Id, hasMore: false));
     }
 
     // One handler for both paths: ids hold '/', so only the models that there are tell where an id ends.
     private static async Task<IResult> GetAsync(
-        HttpContext context, BaseModels bases, ModelDirectory models, IArtifactStore store, IOptions<ModelsOptions> options,
+        HttpContext context, BaseModels bases, ModelDirectory models, ModelTaskReader tasks, IArtifactStore store, IOptions<ModelsOptions> options,
         CancellationToken cancellationToken)
     {
         var id = ModelPath.IdOf(context);
-        if (await FindAsync(id, bases, models, options.Value.Organization, cancellationToken) is { } model)
+        if (await FindAsync(id, bases, models, tasks, options.Value.Organization, cancellationToken) is { } model)
         {
             return TypedResults.Ok(model);
         }
@@ -73,11 +77,11 @@ internal static class ModelEndpoints
     }
 
     private static async Task<ModelObject?> FindAsync(
-        string id, BaseModels bases, ModelDirectory models, string organization, CancellationToken cancellationToken) =>
-        bases.Find(id) is { } found ? ModelObject.From(found)
+        string id, BaseModels bases, ModelDirectory models, ModelTaskReader tasks, string organization, CancellationToken cancellationToken) =>
+        bases.Find(id) is { } found ? ModelObject.From(found, tasks.HeadOf(found))
         : await models.ResolveAsync(Tenancy.DefaultProject, id, cancellationToken) is { } resolved
             && await models.FindFineTunedAsync(Tenancy.DefaultProject, resolved.Name, cancellationToken) is { } model
-            ? ModelObject.From(model, organization) with { Id = id }
+            ? ModelObject.From(model, organization, await tasks.HeadOfAsync(resolved.Base, resolved.Adapter, cancellationToken)) with { Id = id }
         : null;
 
     private static async Task<Results<Ok<DeletedObject>, ApiError>> DeleteAsync(

@@ -1,4 +1,5 @@
 using PeftServer.Core.Models;
+using PeftServer.Engine.Models;
 
 namespace PeftServer.Api.Models;
 
@@ -15,9 +16,26 @@ public sealed record ModelObject
 
     public required string OwnedBy { get; init; }
 
-    public static ModelObject From(BaseModel model) =>
-        new() { Id = model.Name, Created = model.CreatedAt.ToUnixTimeSeconds(), OwnedBy = "system" };
+    /// <summary>What it is for, by the Hugging Face Hub's names; null where its files do not tell.</summary>
+    public ModelTask? Task { get; init; }
 
-    public static ModelObject From(FineTunedModel model, string organization) =>
-        new() { Id = model.Name, Created = model.CreatedAt.ToUnixTimeSeconds(), OwnedBy = organization };
+    /// <summary>Paths that answer for it, the usual one first.</summary>
+    public IReadOnlyList<string> Endpoints { get; init; } = [];
+
+    public static ModelObject From(BaseModel model, ModelHead? head) => new ModelObject
+    {
+        Id = model.Name,
+        Created = model.CreatedAt.ToUnixTimeSeconds(),
+        OwnedBy = "system",
+    }.For(head);
+
+    public static ModelObject From(FineTunedModel model, string organization, ModelHead? head) => new ModelObject
+    {
+        Id = model.Name,
+        Created = model.CreatedAt.ToUnixTimeSeconds(),
+        OwnedBy = organization,
+    }.For(head);
+
+    private ModelObject For(ModelHead? head) =>
+        head is { } known && ModelTasks.Of(known) is var task ? this with { Task = task, Endpoints = task.Endpoints } : this;
 }

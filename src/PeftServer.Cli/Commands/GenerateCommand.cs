@@ -15,7 +15,7 @@ internal static class GenerateCommand
           peftserver generate --model models/tiny-llama --prompt "The whale"
           peftserver generate --model models/tiny-llama --adapter run/adapter --system "Classify the e-mail as spam or ham." --message "Win a prize"
 
-        --message is put into the chat template (the adapter's, else the model's); --prompt is continued as it is.
+        --message is put into the chat template (the adapter's, else the model's); --prompt is continued as it is, or read by an encoder (T5, BART).
         """;
 
     public static Command Create()
@@ -56,6 +56,7 @@ internal static class GenerateCommand
                     MaxTokens = result.GetValue(tokens),
                     Temperature = result.GetValue(temperature),
                     StopTokens = AdapterCompanions.StopTokens(adapterFolder ?? modelFolder),
+                    Forced = ForcedTokens.Read(modelFolder),
                 },
             };
             await PrintAsync(engine, request, tokenizer, stopping);

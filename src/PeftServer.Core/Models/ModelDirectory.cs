@@ -41,6 +41,14 @@ public sealed class ModelDirectory(IDbContextFactory<PeftDbContext> contexts, Ba
             .OrderByDescending(model => model.CreatedAt).ThenBy(model => model.Name).ToListAsync(cancellationToken);
     }
 
+    /// <summary>Adapters by their digests.</summary>
+    public async Task<IReadOnlyDictionary<string, AdapterManifest>> AdaptersAsync(IReadOnlyCollection<string> digests, CancellationToken cancellationToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(cancellationToken);
+        var adapters = await db.Adapters.AsNoTracking().Where(adapter => digests.Contains(adapter.Digest)).ToListAsync(cancellationToken);
+        return adapters.ToDictionary(adapter => adapter.Digest, adapter => new AdapterManifest(adapter.Files));
+    }
+
     /// <summary>One fine-tuned model, not by alias; null when there is none.</summary>
     public async Task<FineTunedModel?> FindFineTunedAsync(string projectId, string name, CancellationToken cancellationToken)
     {

@@ -26,33 +26,41 @@ public sealed record QuestionData(IReadOnlyList<Question> Questions, IReadOnlyLi
         RowFeed.Read(stream, options.Format ?? DatasetFormat.Squad, account, (line, row) =>
         {
             var asked = (QuestionRow)row;
-            var question = tokenizer.Encode(asked.Question, addSpecialTokens: false);
-            var context = tokenizer.EncodeWithOffsets(asked.Context, addSpecialTokens: false);
-            var room = options.MaxLength - frame.Before.Length - frame.Between.Length - frame.After.Length - question.Length;
-            if (room <= stride)
+            var own = WindowsOf(asked, tokenizer, frame, options.MaxLength, stride, questions.Count);
+            if (own.Count == 0)
             {
-                account.Skip(line, $"The question alone has {question.Length} tokens; beside it no window of the text fits into {options.MaxLength}.");
+                account.Skip(line, $"The question alone has {tokenizer.Encode(asked.Question, addSpecialTokens: false).Length} tokens; beside it no window of the text fits into {options.MaxLength}.");
                 return;
             }
 
-            var before = windows.Count;
-            for (var from = 0; from == 0 || from + stride < context.Count; from += room - stride)
-            {
-                windows.Add(Window(asked, question, context, from, Math.Min(room, context.Count - from), frame, questions.Count));
-                if (from + room >= context.Count)
-                {
-                    break;
-                }
-            }
-
+            windows.AddRange(own);
             questions.Add(new Question(asked.Question, asked.Context, [.. asked.Answers.Select(answer => answer.Text)], line));
             account.Use(isLong: false, line, options.MaxLength);
-            if (windows.Count - before > 1)
+            if (own.Count > 1)
             {
                 account.Split(line, $"The text is longer than a window of {options.MaxLength} tokens and was split into several.");
             }
         }, cancellationToken);
         return new QuestionData(questions, windows, account.Summary(windows.Select(window => (window.Ids.Length, 1))));
+    }
+
+    /// <summary>A question with every window of its text; none where the question leaves no room for one.</summary>
+    internal static IReadOnlyList<AnswerWindow> WindowsOf(QuestionRow asked, Tokenizer tokenizer, SequenceFrame frame, int maxLength, int stride, int index)
+    {
+        var question = tokenizer.Encode(asked.Question, addSpecialTokens: false);
+        var context = tokenizer.EncodeWithOffsets(asked.Context, addSpecialTokens: false);
+        var room = maxLength - frame.Before.Length - frame.Between.Length - frame.After.Length - question.Length;
+        var windows = new List<AnswerWindow>();
+        for (var from = 0; room > stride && (from == 0 || from + stride < context.Count); from += room - stride)
+        {
+            windows.Add(Window(asked, question, context, from, Math.Min(room, context.Count - from), frame, index));
+            if (from + room >= context.Count)
+            {
+                break;
+            }
+        }
+
+        return windows;
     }
 
     private static AnswerWindow Window(QuestionRow asked, int[] question, TokenEncoding context, int from, int count, SequenceFrame frame, int index)

@@ -9,20 +9,60 @@ internal static class DecodingStep
     /// Feeds every sequence its next tokens, within the budget of a step: those that decode first, one token each, then prompts,
     /// a long one in pieces. Whoever has nothing left to feed gets a new token.
     /// </summary>
-    public static void Run(CausalLanguageModel model, IReadOnlyList<GenerationSequence> running, int maxBatchTokens)
+    public static void Run(LanguageModel model, IReadOnlyList<GenerationSequence> running, int maxBatchTokens)
     {
-        var chunks = Schedule(running, maxBatchTokens);
+        if (model is Seq2SeqLanguageModel reader)
+        {
+            Read(reader, [.. running.Where(sequence => sequence.AwaitsSource)], maxBatchTokens);
+        }
+
+        var chunks = Schedule([.. running.Where(sequence => !sequence.AwaitsSource && !sequence.IsFinished)], maxBatchTokens);
+        foreach (var group in chunks.GroupBy(chunk => model.BatchKey(chunk.Sequence.Adapters)))
+        {
+            Feed(model, [.. group]);
+        }
+    }
+
+    /// <summary>
+    /// An encoder reads the prompts of those that came last, within the budget of a step and one of them at least; those under one adapter
+    /// together.
+    /// </summary>
+    private static void Read(Seq2SeqLanguageModel model, IReadOnlyList<GenerationSequence> arrived, int budget)
+    {
+        var taken = arrived.TakeWhile((sequence, i) => (budget -= sequence.Request.Prompt.Count) >= 0 || i == 0).ToList();
+        foreach (var group in taken.GroupBy(sequence => sequence.Request.Adapter?.Digest).Select(group => group.ToList()))
+        {
+            try
+            {
+                var sources = model.ReadEach(
+                    [.. group.Select(sequence => sequence.Request.Prompt.ToArray())], group[0].Adapters, [.. group.Select(sequence => sequence.Request.Task)]);
+                for (var i = 0; i < sources.Count; i++)
+                {
+                    group[i].Read(sources[i]);
+                }
+            }
+            catch (Exception e)
+            {
+                group.ForEach(sequence => sequence.Fail(e));
+            }
+        }
+    }
+
+    private static void Feed(LanguageModel model, List<(GenerationSequence Sequence, IReadOnlyList<int> Tokens)> chunks)
+    {
         try
         {
             using var scope = NewDisposeScope();
             using var batch = ForwardBatch.Cached(
-                [.. chunks.Select(chunk => new CachedSequence(chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters, Task: chunk.Sequence.Request.Task))], model.Device);
+                [.. chunks.Select(chunk => new CachedSequence(
+                    chunk.Tokens, chunk.Sequence.Cache!, chunk.Sequence.Adapters, chunk.Sequence.Source, chunk.Sequence.Request.Task))],
+                model.Device);
             var hidden = model.Hidden(batch); // [n, hidden]
             var ready = new List<(GenerationSequence Sequence, long Last)>();
             for (var i = 0; i < chunks.Count; i++)
             {
                 chunks[i].Sequence.Fed(chunks[i].Tokens.Count);
-                if (chunks[i].Sequence.PendingCount == 0)
+                if (chunks[i].Sequence.PendingCount == 0 && !chunks[i].Sequence.TakeForced())
                 {
                     ready.Add((chunks[i].Sequence, batch.Starts[i + 1] - 1));
                 }
@@ -59,7 +99,7 @@ internal static class DecodingStep
         return [.. chunks.OrderBy(chunk => chunk.Sequence.Request.Adapter?.Digest, StringComparer.Ordinal)];
     }
 
-    private static void Choose(CausalLanguageModel model, Tensor hidden, List<(GenerationSequence Sequence, long Last)> ready)
+    private static void Choose(LanguageModel model, Tensor hidden, List<(GenerationSequence Sequence, long Last)> ready)
     {
         var lasts = tensor(ready.Select(entry => entry.Last).ToArray(), device: hidden.device);
         var adapters = ready.Select((entry, i) => new AdapterRun(entry.Sequence.Adapters, i, 1)).ToList();

@@ -5,8 +5,9 @@ using PeftServer.Engine.Native;
 namespace PeftServer.Engine.Generation;
 
 /// <summary>
-/// Continues many sequences at once on one base model, each with its own adapter. One thread owns the model and every tensor;
-/// requests come to it through a channel, and each step takes in what has come since the last.
+/// Continues many sequences at once on one base model, each with its own adapter; with an encoder-decoder a sequence is what is written
+/// of the text it reads. One thread owns the model and every tensor; requests come to it through a channel, and each step takes in what has
+/// come since the last.
 /// </summary>
 public sealed class GenerationEngine : IDisposable
 {
@@ -66,10 +67,10 @@ public sealed class GenerationEngine : IDisposable
         {
             var device = Devices.Parse(_options.Device);
             using var frozen = no_grad();
-            using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16)) as CausalLanguageModel
-                ?? throw new NotSupportedException("The model is no causal language model, so it cannot continue text.");
+            using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16)) as LanguageModel
+                ?? throw new NotSupportedException("The model has no head that writes text.");
             using var adapters = new LoadedAdapters(model, AdapterCapacity);
-            _loaded.SetResult(new GenerationLimits(model.MaxLength));
+            _loaded.SetResult(GenerationLimits.Of(model));
             Serve(model, adapters);
         }
         catch (Exception e)
@@ -80,7 +81,7 @@ public sealed class GenerationEngine : IDisposable
         }
     }
 
-    private void Serve(CausalLanguageModel model, LoadedAdapters adapters)
+    private void Serve(LanguageModel model, LoadedAdapters adapters)
     {
         while (!_stopping)
         {
@@ -99,7 +100,7 @@ public sealed class GenerationEngine : IDisposable
         DropAll(new ObjectDisposedException(nameof(GenerationEngine)));
     }
 
-    private void Admit(CausalLanguageModel model, LoadedAdapters adapters)
+    private void Admit(LanguageModel model, LoadedAdapters adapters)
     {
         while (_running.Count < _options.MaxSequences && _arrivals.Reader.TryRead(out var sequence))
         {
@@ -108,7 +109,7 @@ public sealed class GenerationEngine : IDisposable
                 var adapter = sequence.Request.Adapter is { } reference
                     ? adapters.Get(reference, used => _running.Exists(other => other.Adapters.Contains(used)))
                     : null;
-                sequence.Start(model.LayerCount, model.MaxLength, adapter);
+                sequence.Start(model, adapter);
                 _running.Add(sequence);
             }
             catch (Exception e)
@@ -168,5 +169,17 @@ public sealed record GenerationEngineOptions
 }
 
 /// <summary>What a loaded model can take.</summary>
-/// <param name="MaxLength">Tokens of prompt and answer together.</param>
-public sealed record GenerationLimits(int MaxLength);
+/// <param name="MaxLength">Tokens of prompt and answer together; of each of them where <paramref name="IsEncoderDecoder"/>.</param>
+/// <param name="Vocabulary">Tokens that there are.</param>
+/// <param name="IsEncoderDecoder">The prompt is read by an encoder; the answer is a text of its own.</param>
+public sealed record GenerationLimits(int MaxLength, int Vocabulary, bool IsEncoderDecoder)
+{
+    internal static GenerationLimits Of(LanguageModel model) => new(model.MaxLength, model.Config.VocabSize, model is Seq2SeqLanguageModel);
+
+    /// <summary>Tokens that a prompt may have under an adapter that puts <paramref name="rows"/> rows and <paramref name="virtualTokens"/> tokens in all before it.</summary>
+    public int PromptRoom(int rows, int virtualTokens) => MaxLength - (IsEncoderDecoder ? rows : virtualTokens);
+
+    /// <summary>Tokens that are left for the answer to a prompt of <paramref name="prompt"/> tokens; an encoder-decoder's begins with a token of its own.</summary>
+    public int AnswerRoom(int prompt, int rows, int virtualTokens) =>
+        IsEncoderDecoder ? MaxLength - 1 - (virtualTokens - rows) : MaxLength - virtualTokens - prompt;
+}

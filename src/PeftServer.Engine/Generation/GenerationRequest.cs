@@ -1,6 +1,6 @@
 namespace PeftServer.Engine.Generation;
 
-/// <summary>Tokens to continue.</summary>
+/// <summary>Tokens to continue, or for an encoder-decoder to read and answer.</summary>
 public sealed record GenerationRequest
 {
     /// <summary>The prompt, at least one token.</summary>

@@ -4,16 +4,18 @@ using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Generation;
 
-/// <summary>A request on its way through the engine: what it has yet to feed, its cache, where its tokens go.</summary>
+/// <summary>A request on its way through the engine: what it reads, what it has yet to feed, its cache, where its tokens go.</summary>
 internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken) : IDisposable
 {
     private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new() { SingleReader = true, SingleWriter = true });
     private readonly Sampler _sampler = new(request.Sampling);
-    private List<int> _pending = [.. request.Prompt];
+    private IReadOnlyList<int> _opening = request.Prompt;
+    private List<int> _pending = [];
     private readonly List<int> _generatedTokens = [];
     private int _generated;
     private int _layers;
     private int _most = request.Sampling.MaxTokens;
+    private bool _reads;
 
     public GenerationRequest Request { get; } = request;
 
@@ -30,6 +32,12 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     public bool IsCancelled => cancellationToken.IsCancellationRequested;
 
+    /// <summary>What an encoder has made of the prompt; null until then, and where there is none.</summary>
+    public EncodedSource? Source { get; private set; }
+
+    /// <summary>Whether an encoder has yet to read the prompt.</summary>
+    public bool AwaitsSource => _reads && Source is null;
+
     /// <summary>Tokens to feed before the next one can be chosen.</summary>
     public int PendingCount => _pending.Count;
 
@@ -42,17 +50,18 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     public bool IsPlainGreedy => Request.Sampling.IsPlainGreedy;
 
     /// <summary>
-    /// Readies the sequence for a model that takes <paramref name="maxLength"/> tokens, those that the adapter puts before it included. Throws
+    /// Readies the sequence for <paramref name="model"/>, which takes so many tokens, those that the adapter puts before it included. Throws
     /// <see cref="NotSupportedException"/> when that leaves no room for an answer, and <see cref="AdapterException"/> for a task it does not know.
     /// </summary>
-    public void Start(int layers, int maxLength, Adapter? adapter)
+    public void Start(LanguageModel model, Adapter? adapter)
     {
-        var virtualTokens = adapter?.VirtualTokens ?? 0;
-        _most = Math.Min(_most, maxLength - virtualTokens - Request.Prompt.Count);
-        if (_most < 1)
+        var limits = GenerationLimits.Of(model);
+        var (rows, virtualTokens) = (adapter?.PromptRows ?? 0, adapter?.VirtualTokens ?? 0);
+        _most = Math.Min(_most, limits.AnswerRoom(Request.Prompt.Count, rows, virtualTokens));
+        if (_most < 1 || Request.Prompt.Count > limits.PromptRoom(rows, virtualTokens))
         {
             throw new NotSupportedException(
-                $"The model takes {maxLength} tokens; {virtualTokens} virtual ones of the adapter and {Request.Prompt.Count} of the prompt leave no room for an answer.");
+                $"The model takes {model.MaxLength} tokens; {virtualTokens} virtual ones of the adapter and {Request.Prompt.Count} of the prompt leave no room for an answer.");
         }
 
         if (IKnowsTasks.Fault(adapter?.Config, Request.Task) is { } fault)
@@ -60,9 +69,13 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             throw new AdapterException("task_id", fault);
         }
 
-        (_layers, Adapters) = (layers, adapter is null ? [] : [adapter]);
+        (_layers, Adapters, _reads) = (model.LayerCount, adapter is null ? [] : [adapter], limits.IsEncoderDecoder);
+        _opening = model is Seq2SeqLanguageModel reader ? [reader.StartToken] : Request.Prompt;
         Begin();
     }
+
+    /// <summary>Takes what an encoder has made of the prompt.</summary>
+    public void Read(EncodedSource source) => Source = source;
 
     /// <summary>The next tokens to feed, <paramref name="most"/> at most; all of them where the adapter must see the whole sequence.</summary>
     public IReadOnlyList<int> Peek(int most) => ReadsWhole || most >= _pending.Count ? _pending : _pending.GetRange(0, most);
@@ -81,6 +94,19 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     /// <summary>Chooses from scores.</summary>
     public void Choose(Span<float> scores) => Accept(_sampler.Next(scores));
 
+    /// <summary>Takes the token that must come now, whatever the scores; false where any may.</summary>
+    public bool TakeForced()
+    {
+        var forced = _generated == _most - 1 && Request.Sampling.Forced?.Last is { } last ? last
+            : _generated == 0 ? Request.Sampling.Forced?.First : null;
+        if (forced is { } token)
+        {
+            Accept(new SampledToken(token, Request.Sampling.TopLogProbabilities is null ? null : 0, Request.Sampling.TopLogProbabilities is > 0 ? [(token, 0)] : []));
+        }
+
+        return forced is not null;
+    }
+
     public void Fail(Exception fault)
     {
         IsFinished = true;
@@ -90,6 +116,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     public void Dispose()
     {
         Cache?.Dispose();
+        Source?.Dispose();
         _output.Writer.TryComplete();
     }
 
@@ -99,7 +126,8 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         if (Request.Sampling.StopTokens.Contains(token.Id))
         {
             StopToken = token.Id;
-            Finish(new GeneratedToken(null, FinishReason.Stop, token.LogProbability, token.Top));
+            var isCut = _generated >= _most && token.Id == Request.Sampling.Forced?.Last; // it was put there: the model had more to say
+            Finish(new GeneratedToken(null, isCut ? FinishReason.Length : FinishReason.Stop, token.LogProbability, token.Top));
             return;
         }
 
@@ -113,7 +141,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         if (ReadsWhole)
         {
             Begin();
-            _pending = [.. Request.Prompt, .. _generatedTokens];
+            _pending = [.. _opening, .. _generatedTokens];
         }
         else
         {
@@ -127,7 +155,8 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     {
         Cache?.Dispose();
         Cache = new KeyValueCache(_layers);
-        PromptRows = Adapters.Sum(adapter => adapter.PromptRows);
+        PromptRows = _reads ? 0 : Adapters.Sum(adapter => adapter.PromptRows); // with an encoder they are its text's
+        _pending = [.. _opening];
     }
 
     private void Finish(GeneratedToken last)

@@ -31,7 +31,7 @@ internal sealed class Rollouts(CausalLanguageModel model, Adapter adapter)
             {
                 while (running.Count < MaxSequences && waiting.TryDequeue(out var next))
                 {
-                    next.Start(model.LayerCount, model.MaxLength, adapter);
+                    next.Start(model, adapter);
                     running.Add(next);
                 }
 

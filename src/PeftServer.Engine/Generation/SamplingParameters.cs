@@ -33,6 +33,9 @@ public sealed record SamplingParameters
     /// <summary>Tokens that end the answer. They are not part of it.</summary>
     public IReadOnlySet<int> StopTokens { get; init; } = new HashSet<int>();
 
+    /// <summary>The token that an answer must begin with and the one that must end it where it is cut off; null: any.</summary>
+    public ForcedTokens? Forced { get; init; }
+
     /// <summary>Whether the likeliest token of the untouched scores is what is wanted.</summary>
     internal bool IsPlainGreedy =>
         Temperature == 0 && FrequencyPenalty == 0 && PresencePenalty == 0 && LogitBias is not { Count: > 0 } && TopLogProbabilities is null;

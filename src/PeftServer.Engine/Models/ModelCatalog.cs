@@ -74,6 +74,12 @@ public static class ModelCatalog
             : Usual.Select(usual => create(config, usual)).OfType<PretrainedModel>().First();
     }
 
+    /// <summary>The head that a model of <paramref name="config"/> has, by its name or as <see cref="Create"/> finds it; null where it has none of these.</summary>
+    public static ModelHead? ServedHead(PretrainedConfig config) =>
+        HeadOf(config) is { } named ? named
+        : config.Architectures.Count > 0 || !Architectures.TryGetValue(config.ModelType, out var create) ? null
+        : Usual.Cast<ModelHead?>().FirstOrDefault(usual => create(config, usual!.Value) is not null);
+
     /// <summary>The heads of a config that names none, in the order they are tried.</summary>
     private static readonly ModelHead[] Usual = [ModelHead.CausalLM, ModelHead.Seq2SeqLM, ModelHead.Features];
 

@@ -117,6 +117,14 @@ public sealed class PretrainedConfig
     /// <summary>Classes of a classification head: <c>id2label</c>, else <c>num_labels</c>, else two.</summary>
     public int LabelCount => Field("id2label") is JsonObject { Count: > 0 } labels ? labels.Count : Int("num_labels", 2);
 
+    /// <summary>Names of the classes by their number; those without a name are called as transformers does.</summary>
+    public IReadOnlyList<string> Labels =>
+    [
+        .. Enumerable.Range(0, LabelCount).Select(number => Field("id2label") is JsonObject names && names[number.ToString(CultureInfo.InvariantCulture)] is JsonValue name
+            ? name.ToString()
+            : string.Create(CultureInfo.InvariantCulture, $"LABEL_{number}")),
+    ];
+
     /// <summary>The numbers in a field that holds a number or a list of them; empty where it is absent.</summary>
     public IReadOnlyList<int> Ints(string name)
     {

@@ -243,6 +243,11 @@ public abstract class LanguageModel(PretrainedConfig config) : PretrainedModel(c
 
     /// <summary>Scores of the next token for hidden states [m, hidden]: [m, vocabulary].</summary>
     public abstract Tensor Logits(Tensor hidden, ForwardBatch batch);
+
+    /// <summary>
+    /// What sequences under these adapters must have in common with others to be written in one batch; null where any will do.
+    /// </summary>
+    internal virtual object? BatchKey(IReadOnlyList<Adapters.Adapter> adapters) => null;
 }
 
 /// <summary>A model that continues text.</summary>
@@ -310,14 +315,17 @@ public abstract class Seq2SeqLanguageModel(PretrainedConfig config) : LanguageMo
     /// <summary>The encoder's last hidden state of every token: [m, hidden].</summary>
     public abstract Tensor Encode(ForwardBatch batch);
 
-    /// <summary>Encodes texts that a decoder then looks at, under one set of adapters. The caller disposes of the result.</summary>
-    public EncodedSource Read(IReadOnlyList<int[]> texts, IReadOnlyList<Adapters.Adapter> adapters, Generator? dropout = null)
+    /// <summary>
+    /// Encodes texts that a decoder then looks at, under one set of adapters; <paramref name="tasks"/> are the texts', for adapters that know
+    /// several. The caller disposes of the result.
+    /// </summary>
+    public EncodedSource Read(
+        IReadOnlyList<int[]> texts, IReadOnlyList<Adapters.Adapter> adapters, Generator? dropout = null, IReadOnlyList<int>? tasks = null)
     {
-        var batch = ForwardBatch.Packed(texts, adapters, Device, dropout, encodes: true);
+        var batch = ForwardBatch.Packed(texts, adapters, Device, dropout, tasks, encodes: true);
         try
         {
-            var hidden = Encode(batch);
-            return new EncodedSource(batch, hidden, [.. adapters.Select(adapter => adapter.CreateCrossPrefix()).OfType<AttentionPrefix>()]);
+            return new EncodedSource(batch, Encode(batch), CrossPrefixes(adapters));
         }
         catch
         {
@@ -325,4 +333,24 @@ public abstract class Seq2SeqLanguageModel(PretrainedConfig config) : LanguageMo
             throw;
         }
     }
+
+    /// <summary>
+    /// Encodes texts together and gives each of them by itself, for sequences that begin at once and end one by one. The caller disposes
+    /// of the results.
+    /// </summary>
+    public IReadOnlyList<EncodedSource> ReadEach(IReadOnlyList<int[]> texts, IReadOnlyList<Adapters.Adapter> adapters, IReadOnlyList<int> tasks)
+    {
+        using var scope = NewDisposeScope();
+        using var batch = ForwardBatch.Packed(texts, adapters, Device, tasks: tasks, encodes: true);
+        var hidden = Encode(batch); // [m, hidden]
+        return
+        [
+            .. texts.Select((text, i) => new EncodedSource(
+                ForwardBatch.Packed([text], adapters, Device, tasks: [tasks[i]], encodes: true),
+                hidden.narrow(0, batch.Starts[i], batch.Starts[i + 1] - batch.Starts[i]).clone(), CrossPrefixes(adapters))),
+        ];
+    }
+
+    private static IReadOnlyList<AttentionPrefix> CrossPrefixes(IReadOnlyList<Adapters.Adapter> adapters) =>
+        [.. adapters.Select(adapter => adapter.CreateCrossPrefix()).OfType<AttentionPrefix>()];
 }

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
@@ -46,6 +47,11 @@ internal sealed class T5ForConditionalGeneration : Seq2SeqLanguageModel
         using var scope = NewDisposeScope();
         return lm_head.Forward(_scale is null ? hidden : hidden.mul(_scale), batch).MoveToOuterDisposeScope(); // [m, vocabulary]
     }
+
+    // Positions are distances: one table of them serves a batch, and all its keys are shifted alike.
+    internal override object? BatchKey(IReadOnlyList<Adapter> adapters) => (
+        adapters.Sum(adapter => adapter.DistanceShift(encodes: false)),
+        adapters.FirstOrDefault(adapter => adapter.Parts.Any(entry => entry.Site == decoder.block[0].SelfAttention.relative_attention_bias)));
 
     protected override bool Ignores(string name) => T5Body.IsNeverUsed(name);
 }

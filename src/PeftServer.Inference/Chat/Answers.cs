@@ -1,12 +1,10 @@
 using System.Runtime.CompilerServices;
 using System.Text;
-using System.Threading.Channels;
-using PeftServer.Engine.Generation;
 
 namespace PeftServer.Inference.Chat;
 
 /// <summary>The choices of one chat request, all generated at once.</summary>
-internal sealed class Answers(ChatRequest request, ServedModel served, Speech speech, AdapterReference? adapter, int[] prompt, int room)
+internal sealed class Answers(ChatRequest request, Writer writer, int[] prompt)
 {
     /// <summary>All choices, whole.</summary>
     public async Task<ChatCompletion> CompleteAsync(string id, long created, CancellationToken cancellationToken)
@@ -29,9 +27,6 @@ internal sealed class Answers(ChatRequest request, ServedModel served, Speech sp
     {
         using var giveUp = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         var answers = Start(giveUp.Token);
-        var pieces = Channel.CreateUnbounded<(int Index, AnswerPiece Piece)>();
-        var readers = answers.Select((answer, index) => ForwardAsync(answer, index, pieces.Writer, giveUp.Token)).ToList();
-        var ended = Task.WhenAll(readers).ContinueWith(done => pieces.Writer.TryComplete(done.Exception?.InnerException), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
         try
         {
             for (var index = 0; index < answers.Count; index++)
@@ -39,7 +34,7 @@ internal sealed class Answers(ChatRequest request, ServedModel served, Speech sp
                 yield return Chunk(new ChunkChoice(index, new ChunkDelta { Role = "assistant", Content = "" }, null, null));
             }
 
-            await foreach (var (index, piece) in pieces.Reader.ReadAllAsync(giveUp.Token))
+            await foreach (var (index, piece) in AnswerPieces.MergeAsync(answers, giveUp.Token))
             {
                 if (piece.Text.Length > 0 || piece.Logprob is not null)
                 {
@@ -61,23 +56,13 @@ internal sealed class Answers(ChatRequest request, ServedModel served, Speech sp
         finally
         {
             await giveUp.CancelAsync();
-            await ended;
         }
 
         ChatCompletionChunk Chunk(ChunkChoice choice) => new(id, created, request.Model, [choice]);
     }
 
-    private List<Answer> Start(CancellationToken cancellationToken) => [.. Enumerable.Range(0, request.N ?? 1).Select(choice =>
-    {
-        var generation = new GenerationRequest
-        {
-            Prompt = prompt,
-            Adapter = adapter,
-            Task = request.TaskId ?? 0,
-            Sampling = ChatSettings.Sampling(request, speech.StopTokens, room, choice),
-        };
-        return new Answer(served.Engine.Generate(generation, cancellationToken), served.Tokenizer, request.Stop?.Values ?? []);
-    })];
+    private List<Answer> Start(CancellationToken cancellationToken) =>
+        [.. Enumerable.Range(0, request.N ?? 1).Select(choice => writer.Start(request, prompt, choice, cancellationToken))];
 
     private static async Task<(ChatChoice Choice, int Tokens)> ChoiceAsync(Answer answer, int index, CancellationToken cancellationToken)
     {
@@ -93,13 +78,5 @@ internal sealed class Answers(ChatRequest request, ServedModel served, Speech sp
         }
 
         return (new ChatChoice(index, new ChatMessage(text.ToString()), finish, logprobs.Count > 0 ? new ChatLogprobs(logprobs) : null), answer.TokenCount);
-    }
-
-    private static async Task ForwardAsync(Answer answer, int index, ChannelWriter<(int Index, AnswerPiece Piece)> pieces, CancellationToken cancellationToken)
-    {
-        await foreach (var piece in answer.ReadAsync(cancellationToken))
-        {
-            await pieces.WriteAsync((index, piece), cancellationToken);
-        }
     }
 }

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using PeftServer.Engine;
 
 namespace PeftServer.Inference.Chat;
 
@@ -7,46 +6,19 @@ namespace PeftServer.Inference.Chat;
 /// The body of <c>POST /v1/chat/completions</c>: OpenAI's fields, and <c>top_k</c>. Fields that cannot change the answer are taken and
 /// not used; those that could and are not computed here must hold their defaults (<see cref="ChatSettings"/>).
 /// </summary>
-internal sealed record ChatRequest
+internal sealed record ChatRequest : SampledRequest
 {
-    /// <summary>A base model or a fine-tuned one.</summary>
-    public required string Model { get; init; }
-
     public required IReadOnlyList<JsonElement> Messages { get; init; }
 
-    public double? Temperature { get; init; }
-
-    public double? TopP { get; init; }
-
-    /// <summary>Not OpenAI's: only so many of the likeliest tokens are drawn from.</summary>
-    public int? TopK { get; init; }
-
-    /// <summary>Not OpenAI's: the task the chat is of, from 0, for adapters of methods that know several (POLY, MULTITASK_PROMPT_TUNING).</summary>
-    public int? TaskId { get; init; }
-
-    public int? MaxTokens { get; init; }
-
     public int? MaxCompletionTokens { get; init; }
-
-    public int? N { get; init; }
-
-    public OneOrMany<string>? Stop { get; init; }
-
-    public long? Seed { get; init; }
-
-    public bool? Stream { get; init; }
-
-    public StreamOptions? StreamOptions { get; init; }
 
     public bool? Logprobs { get; init; }
 
     public int? TopLogprobs { get; init; }
 
-    public double? FrequencyPenalty { get; init; }
+    internal override int? MostTokens => MaxCompletionTokens ?? MaxTokens;
 
-    public double? PresencePenalty { get; init; }
-
-    public IReadOnlyDictionary<string, double>? LogitBias { get; init; }
+    internal override int? Rivals => Logprobs is true ? TopLogprobs ?? 0 : null;
 
     /// <summary>Functions the template may show to the model; its calls come back as text.</summary>
     public JsonElement? Tools { get; init; }
@@ -71,13 +43,5 @@ internal sealed record ChatRequest
     public string? SafetyIdentifier { get; init; }
     public string? ServiceTier { get; init; }
     public bool? Store { get; init; }
-    public string? User { get; init; }
     public string? Verbosity { get; init; }
-}
-
-internal sealed record StreamOptions
-{
-    public bool? IncludeUsage { get; init; }
-
-    public bool? IncludeObfuscation { get; init; }
 }

@@ -15,7 +15,13 @@ public sealed class InferenceEndpointsTests(TestCluster cluster)
     [InlineData("/v1/chat/completions")]
     [InlineData("/v1/completions")]
     [InlineData("/v1/embeddings")]
-    public async Task Forward_Request_ReachesTheHostByteForByteWithTheInternalKeyOnly(string path)
+    [InlineData("/v1/classify")]
+    [InlineData("/v1/score")]
+    [InlineData("/v1/token_classification")]
+    [InlineData("/v1/question_answering")]
+    [InlineData("/classify", "/v1/classify")]
+    [InlineData("/score", "/v1/score")]
+    public async Task Forward_Request_ReachesTheHostByteForByteWithTheInternalKeyOnly(string path, string? hostPath = null)
     {
         const string sent = """{ "messages":[{"role":"user","content":"Grüß dich \ud83e\udd99, 1.0e5"}],   "model" : "tiny-llama", "x": 1.50 }""";
         await using var api = await ApiServer.StartAsync(cluster, ("Inference:InternalKey", "internal"), ("Auth:ApiKey", "clients"));
@@ -29,7 +35,7 @@ public sealed class InferenceEndpointsTests(TestCluster cluster)
         response.StatusCode.ShouldBe(HttpStatusCode.OK);
         (await response.Content.ReadAsStringAsync(Token)).ShouldBe("""{"object":"chat.completion","id":"chatcmpl-1"}""");
         host.Body.ShouldBe(sent);
-        host.Path.ShouldBe(path);
+        host.Path.ShouldBe(hostPath ?? path);
         host.Headers["Authorization"].ShouldBe("Bearer internal");
         host.Headers.ShouldNotContainKey("Cookie");
         host.Headers["x-request-id"].ShouldBe(response.Headers.GetValues("x-request-id").Single());

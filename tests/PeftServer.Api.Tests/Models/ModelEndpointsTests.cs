@@ -31,6 +31,25 @@ public sealed class ModelEndpointsTests(ApiServer server, TestCluster cluster) :
     }
 
     [Theory]
+    [InlineData("null", "text-generation", "/v1/chat/completions")]
+    [InlineData("\"SEQ_CLS\"", "text-classification", "/v1/classify")]
+    [InlineData("\"TOKEN_CLS\"", "token-classification", "/v1/token_classification")]
+    [InlineData("\"QUESTION_ANS\"", "question-answering", "/v1/question_answering")]
+    [InlineData("\"FEATURE_EXTRACTION\"", "feature-extraction", "/v1/embeddings")]
+    public async Task Get_Model_SaysWhatItIsForByItsAdaptersTask(string adapterTask, string task, string path)
+    {
+        var name = await PublishAsync($"ft:tiny-llama:peftserver::{Guid.NewGuid():N}", task: adapterTask);
+
+        var (_, model) = await server.GetAsync($"/v1/models/{name}");
+        var (_, page) = await server.GetAsync("/v1/models");
+
+        model.GetProperty("task").GetString().ShouldBe(task);
+        model.GetProperty("endpoints")[0].GetString().ShouldBe(path);
+        page.GetProperty("data").EnumerateArray().Single(listed => listed.GetProperty("id").GetString() == name).GetProperty("task").GetString().ShouldBe(task);
+        page.GetProperty("data").EnumerateArray().Single(listed => listed.GetProperty("id").GetString() == "tiny-llama").GetProperty("task").GetString().ShouldBe("text-generation");
+    }
+
+    [Theory]
     [InlineData("ft:org/base:peftserver:spam:1", "ft:org/base:peftserver:spam:1")]
     [InlineData("ft:org/base:peftserver:spam:2", "ft:org%2Fbase:peftserver:spam:2")]
     [InlineData("ft:org/base:peftserver:spam:3", "ft%3Aorg%2fbase%3Apeftserver%3Aspam%3A3")]
@@ -118,11 +137,11 @@ public sealed class ModelEndpointsTests(ApiServer server, TestCluster cluster) :
 
     private static byte[] Weights => [.. Enumerable.Range(0, 100_000).Select(i => (byte)(i * 7))];
 
-    private async Task<string> PublishAsync(string name, ApiServer? on = null)
+    private async Task<string> PublishAsync(string name, ApiServer? on = null, string task = "null")
     {
         var services = (on ?? server).Services;
         var store = services.GetRequiredService<IArtifactStore>();
-        var config = await store.PutAsync(new MemoryStream(Encoding.UTF8.GetBytes("""{"peft_type": "LORA"}""")), 1 << 20, Token);
+        var config = await store.PutAsync(new MemoryStream(Encoding.UTF8.GetBytes($$"""{"peft_type": "LORA", "task_type": {{task}} }""")), 1 << 20, Token);
         var weights = await store.PutAsync(new MemoryStream(Weights), 1 << 20, Token);
         var manifest = new AdapterManifest([
             new("adapter_config.json", config.Sha256, config.Bytes),

@@ -32,6 +32,10 @@ public abstract record PromptConfig : AdapterConfig
     /// <summary>Whether the prompt is keys and values of every layer rather than embeddings.</summary>
     internal virtual bool IsPrefix => false;
 
+    /// <summary>Rows that it puts before the embeddings of a text.</summary>
+    [System.Text.Json.Serialization.JsonIgnore]
+    public int PromptRows => IsPrefix ? 0 : NumVirtualTokens;
+
     public sealed override Adapter CreateAdapter(PretrainedModel model)
     {
         var dimensions = ModelDimensions.Read(model.Config, IsPrefix);

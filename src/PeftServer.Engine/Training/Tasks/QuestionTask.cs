@@ -1,9 +1,9 @@
-using System.Text;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Evaluation;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Reading;
 using PeftServer.Engine.Training.Objectives;
 
 namespace PeftServer.Engine.Training.Tasks;
@@ -79,20 +79,9 @@ internal sealed class QuestionTask(QuestionData data, ClassificationModel model,
         var (known, text, least) = _best.GetValueOrDefault(window.QuestionIndex, (double.NegativeInfinity, "", double.PositiveInfinity));
         if (best > known)
         {
-            (known, text) = (best, CodePoints(data.Questions[window.QuestionIndex].Context, window.Offsets[from].Start, window.Offsets[to].End));
+            (known, text) = (best, CodePoints.Part(data.Questions[window.QuestionIndex].Context, window.Offsets[from].Start, window.Offsets[to].End));
         }
 
         _best[window.QuestionIndex] = (known, text, Math.Min(least, none));
-    }
-
-    private static string CodePoints(string text, int from, int to)
-    {
-        var part = new StringBuilder();
-        foreach (var rune in text.EnumerateRunes().Skip(from).Take(to - from))
-        {
-            part.Append(rune);
-        }
-
-        return part.ToString();
     }
 }

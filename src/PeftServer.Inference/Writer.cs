@@ -1,0 +1,51 @@
+using PeftServer.Core.Http;
+using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Generation;
+using PeftServer.Inference.Chat;
+
+namespace PeftServer.Inference;
+
+/// <summary>A loaded model that writes, as one request uses it.</summary>
+/// <param name="Name">Its name.</param>
+/// <param name="Served">The base.</param>
+/// <param name="Speech">How it speaks under the adapter.</param>
+/// <param name="Limits">What the base takes.</param>
+/// <param name="Adapter">The adapter; null for the base alone.</param>
+internal sealed record Writer(string Name, ServedWriter Served, Speech Speech, GenerationLimits Limits, AdapterReference? Adapter)
+{
+    /// <summary>The model, loaded. Throws what loading throws.</summary>
+    public static async Task<Writer> LoadAsync(RequestedModel model, ServedModels models, CancellationToken cancellationToken)
+    {
+        var served = models.Writer(model.Base);
+        var limits = await served.Engine.Loaded.WaitAsync(cancellationToken);
+        return new Writer(model.Name, served, served.SpeechOf(model.Adapter), limits, model.Adapter);
+    }
+
+    /// <summary>Tokens that a prompt may have.</summary>
+    public int PromptRoom => Limits.PromptRoom(Speech.PromptRows, Speech.VirtualTokens);
+
+    /// <summary>Tokens that are left for the answer to a prompt.</summary>
+    public int RoomAfter(int[] prompt) => Limits.AnswerRoom(prompt.Length, Speech.PromptRows, Speech.VirtualTokens);
+
+    /// <summary>Throws <see cref="ApiErrorException"/> for a task that the adapter does not know.</summary>
+    public void CheckTask(int? task)
+    {
+        if (IKnowsTasks.Fault(Speech.Adapter, task ?? 0) is { } fault)
+        {
+            throw new ApiErrorException(ApiError.BadRequest(fault, "task_id", "invalid_value"));
+        }
+    }
+
+    /// <summary>Hands a prompt to the engine, for the choice of that number.</summary>
+    public Answer Start(SampledRequest request, int[] prompt, int choice, CancellationToken cancellationToken)
+    {
+        var generation = new GenerationRequest
+        {
+            Prompt = prompt,
+            Adapter = Adapter,
+            Task = request.TaskId ?? 0,
+            Sampling = SamplingSettings.Sampling(request, Speech, RoomAfter(prompt), choice),
+        };
+        return new Answer(Served.Engine.Generate(generation, cancellationToken), Served.Tokenizer, request.Stop?.Values ?? []);
+    }
+}
