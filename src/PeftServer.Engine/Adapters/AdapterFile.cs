@@ -41,7 +41,7 @@ public static class AdapterFile
     /// </summary>
     public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOf(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape, entry.Weight.ElementSize)));
 
-    /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
+    /// <summary>The text of <c>adapter_config.json</c>: every field that PEFT has, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)
     {
         var written = config with
@@ -51,6 +51,11 @@ public static class AdapterFile
             PeftVersion = AdapterConfig.FormatVersion,
         };
         var fields = JsonSerializer.SerializeToNode(written, PeftJson.Options)!.AsObject();
+        foreach (var name in JobOnlyAttribute.FieldsOf(config.GetType()))
+        {
+            fields.Remove(name);
+        }
+
         return new JsonObject(fields.OrderBy(field => field.Key, StringComparer.Ordinal).Select(field => KeyValuePair.Create(field.Key, field.Value?.DeepClone())))
             .ToJsonString(PeftJson.Indented);
     }
