@@ -1,4 +1,6 @@
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Adapters.Poly;
+using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 
@@ -28,7 +30,7 @@ internal sealed class CausalCase : IModelCase
 
     /// <summary>
     /// Padding goes through the model too, as it does in PEFT, where a method looks at all tokens of a batch together (Lily's mean of
-    /// routes, VeLoRA's mean direction).
+    /// routes, VeLoRA's mean direction), or draws for each of them (PVeRA).
     /// </summary>
     public bool KeepsPadding { get; init; }
 
@@ -59,23 +61,34 @@ internal sealed class CausalCase : IModelCase
         return KeepsPadding ? ForwardBatch.Padded(rows, 0, adapters, CPU, draws) : ForwardBatch.Packed(rows, adapters, CPU, draws, tasks);
     }
 
-    /// <summary>Poly draws its mixes in training: PEFT's generator stands behind the draws of the adapter and of the steps before.</summary>
+    /// <summary>
+    /// Poly draws its mixes in training, PVeRA its noise, from PEFT's one generator: it stands behind the draws of the adapter's weights and of the
+    /// steps before.
+    /// </summary>
     private Generator? Draws(IReadOnlyList<Adapter> adapters)
     {
-        if (adapters is not [{ Config: Engine.Adapters.Poly.PolyConfig } poly])
+        if (adapters is not [{ Config: PolyConfig or PveraConfig } adapter])
         {
             return null;
         }
 
         var draws = new Generator(_golden.Meta.GetProperty("seed").GetUInt64());
-        var rows = _golden["input_ids"].size(0);
-        var drawn = poly.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)).Select(entry => entry.Weight.ElementCount)
-            .Concat(Enumerable.Range(0, _steps++).SelectMany(_ => poly.Parts.Select(entry => rows * entry.Part.State.First().Weight.Shape[1])));
-        foreach (var count in drawn)
+        var (rows, width) = (_golden["input_ids"].size(0), _golden["input_ids"].size(1));
+        if (adapter.Config is PolyConfig)
         {
-            rand(count, generator: draws);
+            var drawn = adapter.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)).Select(entry => entry.Weight.ElementCount)
+                .Concat(Enumerable.Range(0, _steps).SelectMany(_ => adapter.Parts.Select(entry => rows * entry.Part.State.First().Weight.Shape[1])));
+            drawn.ToList().ForEach(count => rand(count, generator: draws));
+        }
+        else
+        {
+            // PEFT draws each lambda_d before it fills it with its start.
+            var rank = ((PveraConfig)adapter.Config).R;
+            adapter.Parts.ToList().ForEach(_ => randn(2 * rank, generator: draws));
+            Enumerable.Range(0, _steps * adapter.Parts.Count).ToList().ForEach(_ => randn([rows, width, rank], generator: draws));
         }
 
+        _steps++;
         return draws;
     }
 
