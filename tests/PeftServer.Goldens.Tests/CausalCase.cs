@@ -84,8 +84,9 @@ internal sealed class CausalCase : IModelCase
         {
             // PEFT draws each lambda_d before it fills it with its start.
             var rank = ((PveraConfig)adapter.Config).R;
-            adapter.Parts.ToList().ForEach(_ => randn(2 * rank, generator: draws));
-            Enumerable.Range(0, _steps * adapter.Parts.Count).ToList().ForEach(_ => randn([rows, width, rank], generator: draws));
+            var modules = adapter.State.Count(entry => entry.Key.EndsWith("pvera_lambda_d", StringComparison.Ordinal));
+            Enumerable.Range(0, modules).ToList().ForEach(_ => randn(2 * rank, generator: draws));
+            Enumerable.Range(0, _steps * modules).ToList().ForEach(_ => randn([rows, width, rank], generator: draws));
         }
 
         _steps++;
@@ -142,7 +143,8 @@ internal sealed class CausalCase : IModelCase
         var own = labels.narrow(1, 1, labels.size(1) - 1).data<long>().Count(label => label != -100);
         var sources = batch.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source)).ToArray();
         var targets = batch.Starts.SkipLast(1).SelectMany(_ => prompt.Select(target => (long)target.Token)).ToArray();
-        var sum = F.cross_entropy(logits.index_select(0, tensor(sources)), tensor(targets), reduction: nn.Reduction.Sum);
+        var shares = tensor(batch.Starts.SkipLast(1).SelectMany(_ => prompt.Select(target => (float)target.Weight)).ToArray());
+        var sum = F.cross_entropy(logits.index_select(0, tensor(sources)), tensor(targets), reduction: nn.Reduction.None).mul(shares).sum();
         return loss.Times(own).Plus(sum).Times(1.0 / (own + targets.Length));
     }
 

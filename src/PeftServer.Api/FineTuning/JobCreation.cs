@@ -11,7 +11,6 @@ using PeftServer.Core.Files;
 using PeftServer.Core.Http;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
-using PeftServer.Engine.Adapters.Xlora;
 
 namespace PeftServer.Api.FineTuning;
 
@@ -126,14 +125,14 @@ internal static partial class JobCreation
                 "model", "model_not_available"));
         }
 
-        foreach (var (number, expert) in (request.Peft as XloraConfig)?.Adapters ?? new Dictionary<string, string>())
+        foreach (var expert in request.Peft?.Experts ?? [])
         {
-            var found = await models.ResolveAsync(Tenancy.DefaultProject, expert, cancellationToken);
+            var found = await models.ResolveAsync(Tenancy.DefaultProject, expert.Name, cancellationToken);
             if (found?.Adapter is null || found.BaseName != request.Model)
             {
                 faults.Add(new(
-                    $"'{ForeignText.Clean(expert, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; X-LoRA mixes LoRA adapters of one base.",
-                    $"peft.adapters.{ForeignText.Clean(number, 20)}", "model_not_available"));
+                    $"'{ForeignText.Clean(expert.Name, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; the LoRA adapters must be of one base.",
+                    $"peft.{ForeignText.Clean(expert.Field, 50)}", "model_not_available"));
             }
         }
 

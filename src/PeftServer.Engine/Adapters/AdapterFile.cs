@@ -1,7 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters.AdapterHub;
-using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -66,7 +65,7 @@ public static class AdapterFile
     /// </summary>
     public static AdapterConfig ReadConfig(string folder)
     {
-        var path = Path.Combine(folder, ConfigName);
+        var path = Path.Combine(Own(folder), ConfigName);
         if (!File.Exists(path))
         {
             throw new CheckpointException($"There is no {ConfigName} in {folder}.");
@@ -93,7 +92,7 @@ public static class AdapterFile
                 throw new CheckpointException($"{ConfigName}: {fault.ErrorMessage}");
             }
 
-            return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
+            return config.Experts.Count == 0 ? config : config.WithExperts(folder);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
@@ -131,7 +130,7 @@ public static class AdapterFile
     /// <summary>Loads the tensors in <paramref name="folder"/> into an adapter of its settings; what <see cref="Load"/> throws for them.</summary>
     internal static void Fill(Adapter adapter, string folder, string? initialFolder = null)
     {
-        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        using var file = SafetensorsFile.Open(Path.Combine(Own(folder), WeightsName), MaxHeaderBytes);
         Check(adapter, file.Header);
         foreach (var (key, weight) in adapter.State)
         {
@@ -153,6 +152,10 @@ public static class AdapterFile
 
         adapter.Prepare();
     }
+
+    /// <summary>PEFT saves Arrow as its router's folder beside those of the adapters it chooses between; here the router is the folder that holds them.</summary>
+    private static string Own(string folder) =>
+        Path.Combine(folder, "arrow_router") is var router && !File.Exists(Path.Combine(folder, ConfigName)) && File.Exists(Path.Combine(router, ConfigName)) ? router : folder;
 
     /// <summary>Gives the parts that took their start out of the base what that was.</summary>
     private static void ReadStart(Adapter adapter, string? folder)
@@ -186,14 +189,14 @@ public static class AdapterFile
     {
         var wanted = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
         var missing = wanted.Keys.Where(key => !header.Entries.ContainsKey(key)).ToList();
-        var unexpected = header.Entries.Keys.Where(key => !wanted.ContainsKey(key)).ToList();
+        var unexpected = header.Entries.Keys.Where(key => !wanted.ContainsKey(key) && !IsLeftover(key, wanted)).ToList();
         if (missing.Count > 0 || unexpected.Count > 0)
         {
             throw new CheckpointException(
                 $"{WeightsName} does not fit {ConfigName} on this model:{Listed(" missing", missing)}{Listed(" unexpected", unexpected)}");
         }
 
-        foreach (var (key, entry) in header.Entries)
+        foreach (var (key, entry) in header.Entries.Where(entry => wanted.ContainsKey(entry.Key)))
         {
             if (!wanted[key].IsNominal && !entry.Shape.SequenceEqual(wanted[key].Shape))
             {
@@ -202,6 +205,10 @@ public static class AdapterFile
             }
         }
     }
+
+    /// <summary>With bias "all" PEFT saves a head's bias twice more, under the names of its two live copies, and reads neither.</summary>
+    private static bool IsLeftover(string key, Dictionary<string, Weight> wanted) =>
+        new[] { ".modules_to_save.bias", ".original_module.bias" }.Any(end => key.EndsWith(end, StringComparison.Ordinal) && wanted.ContainsKey(key[..^end.Length] + ".bias"));
 
     internal static string Listed(string what, List<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";

@@ -1,5 +1,4 @@
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
@@ -34,6 +33,11 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         var labels = ReadLabels();
         using var model = LoadModel(device, dtype, labels);
         using var adapter = CreateAdapter(model);
+        if (!adapter.Trainable.Any())
+        {
+            return PutTogether(adapter, labels);
+        }
+
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
         var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control);
@@ -160,6 +164,24 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         adapter.SetTraining(false);
         RequireDisk(1, run.Optimizer, adapter, "for the adapter");
+        WriteAdapter(adapter, labels);
+        events.Write(
+            TrainingEventType.Succeeded, $"Trained {run.Progress.StepsDone} steps on {run.Progress.Tokens} tokens.",
+            data: [("trained_tokens", run.Progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
+    }
+
+    /// <summary>An adapter of finished ones has nothing to train: it is written as it is.</summary>
+    private TrainingOutcome PutTogether(Adapter adapter, IReadOnlyList<string>? labels)
+    {
+        WriteAdapter(adapter, labels);
+        events.Write(
+            TrainingEventType.Succeeded, $"Put {spec.Peft.Experts.Count} adapters together. Nothing trains in that, so no step was taken.",
+            data: [("trained_tokens", 0L), ("adapter", TrainingSpec.AdapterFolder)]);
+        return TrainingOutcome.Succeeded;
+    }
+
+    private void WriteAdapter(Adapter adapter, IReadOnlyList<string>? labels)
+    {
         var folder = Path.Combine(runFolder, TrainingSpec.AdapterFolder);
         var temporary = folder + ".tmp";
         if (Directory.Exists(temporary))
@@ -181,10 +203,6 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         {
             Directory.Move(temporary, folder);
         }
-
-        events.Write(
-            TrainingEventType.Succeeded, $"Trained {run.Progress.StepsDone} steps on {run.Progress.Tokens} tokens.",
-            data: [("trained_tokens", run.Progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
     }
 
     private TrainingOutcome Stop(RunState run)
@@ -253,7 +271,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     {
         var task = spec.Method.TaskType;
         var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
-        peft = peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : peft;
+        peft = spec.Experts is null ? peft : peft.WithExperts(spec.Experts);
         var adapter = peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
         var saved = adapter.Parts.Where(entry => entry.Part is TrainableCopy).Select(entry => entry.Site.Path).ToHashSet();
         if (model.Drawn.FirstOrDefault(weight => !saved.Contains(weight.Path[..weight.Path.LastIndexOf('.')])) is { } lost)

@@ -30,7 +30,7 @@ public sealed record TrainingSpec
     /// <summary>The method and its settings.</summary>
     public required AdapterConfig Peft { get; init; }
 
-    /// <summary>Folder of the adapters that the method mixes, in folders 0, 1, …; for X-LoRA.</summary>
+    /// <summary>Folder of the adapters that the method works with: in folders 0, 1, … for X-LoRA, task_0, …, gks_0, … for Arrow.</summary>
     public string? Experts { get; init; }
 
     /// <summary>What is learnt. Absent: supervised fine-tuning.</summary>

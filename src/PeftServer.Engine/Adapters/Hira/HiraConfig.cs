@@ -23,8 +23,8 @@ public sealed record HiraConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     /// <summary>The base weight is stored (in, out). The layer knows by itself here.</summary>
     public bool FanInFanOut { get; init; }
 
-    /// <summary>Start as the method prescribes; false: at random, for tests.</summary>
-    public bool InitWeights { get; init; } = true;
+    /// <summary>Start as the method prescribes, A as nn.Linear does or "gaussian", B at zero; false: both at random, for tests.</summary>
+    public HiraInit InitWeights { get; init; } = HiraInit.Default;
 
     /// <summary>Adapt only these layers; needs a list in target_modules.</summary>
     public OneOrMany<int>? LayersToTransform { get; init; }

@@ -28,9 +28,17 @@ internal sealed class HiraProjection : WeightDelta
     public override void Initialize(Site site, Generator generator)
     {
         var device = site.Weight.Value.device;
-        hira_A.Kaiming(hira_A.Shape[1], generator, device);
+        if (_config.InitWeights.Name == "gaussian")
+        {
+            hira_A.Normal(1.0 / hira_A.Shape[0], generator, device);
+        }
+        else
+        {
+            hira_A.Kaiming(hira_A.Shape[1], generator, device);
+        }
+
         hira_B.Kaiming(hira_B.Shape[1], generator, device);
-        if (_config.InitWeights)
+        if (_config.InitWeights.Name != "false")
         {
             hira_B.Zeros(device);
         }
