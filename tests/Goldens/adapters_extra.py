@@ -189,19 +189,6 @@ def eva(**options):
         after=lambda model, _: peft.initialize_lora_eva_weights(model, [batch]))
 
 
-def corda(method, **options):
-    rows = calibration(21)
-
-    def before(model, config, _):
-        from peft.tuners.lora.corda import preprocess_corda
-        preprocess_corda(model, config, run_model=lambda: [model(input_ids=row[None]) for row in rows])
-        return {"calibration.input_ids": rows}
-
-    return Case(
-        "llama", lambda: peft.LoraConfig(**LORA, **options, init_lora_weights="corda", corda_config=lora_configs.CordaConfig(corda_method=method)),
-        before=before, after=lambda model, _: bases(model))
-
-
 def lora_ga(base="llama", **options):
     ids = calibration(22, rows=3)
 
@@ -301,28 +288,23 @@ CASES = {
     "lora_pissa_niter": lora(init_lora_weights="pissa_niter_4"),
     "lora_pissa_rslora": lora(init_lora_weights="pissa", use_rslora=True),
     "lora_pissa__gpt2": lora("gpt2", init_lora_weights="pissa"),
-    "lora_olora__gpt2": lora("gpt2", init_lora_weights="olora"),
     "lora_olora_rslora": lora(init_lora_weights="olora", use_rslora=True),
     "lora_orthogonal__gpt2": lora("gpt2", init_lora_weights="orthogonal"),
     "lora_mica__gpt2": lora("gpt2", init_lora_weights="mica"),
     "lora_gaussian_embedding": lora(target_modules=["embed_tokens"], init_lora_weights="gaussian"),
-    "lora_corda_rslora": corda("kpm", use_rslora=True),
     "lora_ga_unit": lora_ga(direction="ArBr", scale="unit"),
     "lora_ga_gd_scale": lora_ga(direction="A2rBr", scale="gd_scale"),
     "lora_ga_weight_svd": lora_ga(direction="ArB2r", scale="weight_svd"),
     "lora_ga_random": lora_ga(direction="random", scale="stable", stable_gamma=4),
-    "lora_ga__gpt2": lora_ga("gpt2"),
     "lora_eva_rho": eva(rho=2.0),
     "lora_eva_alpha": eva(rho=2.0, adjust_scaling_factors=False),
     "lora_eva_whiten": eva(rho=1.0, whiten=True),
     # LoRA: variants
     "lora_dora_rslora": lora(use_dora=True, use_rslora=True, init_lora_weights=False),
     "lora_dora_bias": lora("qwen2", use_dora=True, bias="all", init_lora_weights=False),
-    "lora_dora_lora_bias": lora("qwen2", use_dora=True, lora_bias=True, init_lora_weights=False),
     "lora_dora_head": lora(use_dora=True, target_modules=["lm_head", "v_proj"], init_lora_weights=False),
     "lora_dora__bert_cls": lora("bert_cls", use_dora=True, init_lora_weights=False),
     "lora_dora__mt5": lora("mt5", use_dora=True, init_lora_weights=False),
-    "lora_kasa__gpt2": lora("gpt2", kasa_config=lambda: lora_configs.KasaConfig(beta=0.01, gamma=0.1)),
     "lora_velora_random": lora(velora_config=lambda: lora_configs.VeloraConfig(num_groups=4, init_type="random")),
     "lora_monteclora_entropy": monteclora(num_samples=2, buffer_size=6, sample_scaler=0.05, use_entropy=True, dirichlet_prior=0.5, kl_loss_weight=0.1),
     "lora_alora_two": lora(alora_invocation_tokens=[int(id) for id in batch_of("causal")["input_ids"][0, 5:7]], init_lora_weights=False),
@@ -330,7 +312,6 @@ CASES = {
         target_modules=["q_proj", "k_proj", "o_proj"], init_lora_weights=False,
         use_bdlora=lambda: lora_configs.BdLoraConfig(target_modules_bd_a=["o_proj"], target_modules_bd_b=["q_proj"], nblocks=4, match_strict=False)),
     "lora_lora_bias__gpt2": lora("gpt2", lora_bias=True, init_lora_weights=False),
-    "lora_bias_all__bert_cls": lora("bert_cls", bias="all"),
     "lora_bias_only__gpt2": lora("gpt2", bias="lora_only"),
     # LoRA: where it goes
     "lora_parameters__qwen3_moe": lora("qwen3_moe", target_modules=[], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], init_lora_weights=False),
@@ -375,16 +356,13 @@ CASES = {
     "c3a_kaiming": case("C3AConfig", "qwen2", block_size=8, init_weights="kaiming_uniform", bias="c3a_only", **QV),
     "deft_qr": case("DeftConfig", r=4, decomposition_method="qr", init_weights=False, **QV),
     "deft_para": case("DeftConfig", r=4, para=True, init_weights=False, **QV),
-    "deft_alpha": case("DeftConfig", "qwen2", r=4, alpha=8, init_scale=0.5, bias="deft_only", **QV),
     "delora_patterns": case("DeloraConfig", r=4, delora_lambda=8, rank_pattern={"v_proj": 2}, lambda_pattern={"q_proj": 3}, init_weights=False, **QV),
     "delora_bias": case("DeloraConfig", "qwen2", r=4, bias="delora_only", **QV),
     "fourierft_pattern": case("FourierFTConfig", n_frequency=16, n_frequency_pattern={"v_proj": 8}, random_loc_seed=5, scaling=20.0, **QV),
     "fourierft_zero": case("FourierFTConfig", "qwen2", n_frequency=16, init_weights=True, bias="all", **QV),
-    "frod_seeded": case("FrodConfig", save_projection=False, sparse_rate=0.1, projection_prng_key=3, **QV),
     "frod_alpha": case("FrodConfig", regularization_alpha=0.1, sparse_rate=0.05, init_weights=False, **QV),
     "glora_vector": case("GloraConfig", "qwen2", r=4, config_A_B="vector", config_C="vector", config_D_E="vector", init_weights=False, **QV),
     "glora_constant": case("GloraConfig", "qwen2", r=4, config_A_B="constant", config_C="none", config_D_E="none", init_weights=False, **QV),
-    "glora_none": case("GloraConfig", r=4, config_A_B="none", config_C="lora", config_D_E="constant", init_weights=False, **QV),
     "gralora_four": case("GraloraConfig", r=8, gralora_k=4, alpha=8, init_weights=False, **QV),
     "gralora_bias": case("GraloraConfig", "qwen2", r=4, gralora_k=2, hybrid_r=2, alpha=8, bias="gralora_only", init_weights=False, **QV),
     "hira_gaussian": case("HiraConfig", r=4, init_weights="gaussian", rank_pattern={"v_proj": 2}, **QV),
@@ -406,7 +384,6 @@ CASES = {
     "psoft_lowrank": case("PsoftConfig", r=4, psoft_svd="lowrank", psoft_svd_lowrank_niter=4, random_seed=3, **QV),
     "pvera_seeded": case("PveraConfig", r=8, target_modules=["q_proj", "o_proj"], save_projection=False, projection_prng_key=5, d_initial=0.3),
     "pvera_bias": case("PveraConfig", "qwen2", r=8, bias="pvera_only", target_modules=["q_proj", "o_proj"], init_weights=False),
-    "pvera_generator": case("PveraConfig", r=8, generator_seed=5, init_weights=False, target_modules=["q_proj", "o_proj"]),
     "randlora_sparse": case("RandLoraConfig", r=4, randlora_alpha=8, sparse=True, **QV),
     "randlora_very_sparse": case("RandLoraConfig", r=4, randlora_alpha=8, very_sparse=True, projection_prng_key=3, **QV),
     "shira_random": case("ShiraConfig", r=2, random_seed=5, init_weights=False, **QV),
@@ -422,14 +399,11 @@ CASES = {
     "trainable_tokens_random": case("TrainableTokensConfig", token_indices=[15, 23], init_weights=False),
     "unilora_indices": case("UniLoraConfig", r=4, theta_d_length=64, save_indices=True, proj_seed=7, **QV),
     "unilora_bound": case("UniLoraConfig", r=4, theta_d_length=32, init_theta_d_bound=0.5, init_weights=False, **QV),
-    "vblora_topk": case("VBLoRAConfig", r=4, num_vectors=16, vector_length=8, topk=3, save_only_topk_weights=True, **QV),
     "vblora_bias": case("VBLoRAConfig", "qwen2", r=4, num_vectors=16, vector_length=4, topk=1, init_vector_bank_bound=0.2, init_logits_std=0.5, bias="vblora_only", **QV),
     "vera_options": case("VeraConfig", "qwen2", r=8, d_initial=0.3, projection_prng_key=5, bias="vera_only", **QV),
     "vera_random": case("VeraConfig", r=8, init_weights=False, **QV),
     "waveft_options": case("WaveFTConfig", n_frequency=16, n_frequency_pattern={"v_proj": 8}, scaling=5.0, random_loc_seed=3, init_weights=False, **QV),
     "waveft_plain": case("WaveFTConfig", n_frequency=16, use_idwt=False, init_weights=False, **QV),
-    "waveft_proportional": case("WaveFTConfig", n_frequency=16, proportional_parameters=True, wavelet_family="db2", init_weights=False, target_modules=["q_proj", "up_proj"]),
-    "waveft_sym": case("WaveFTConfig", n_frequency=16, wavelet_family="sym4", init_weights=False, **QV),
     # Prompts
     "cartridge_frozen": case("CartridgeConfig", num_virtual_tokens=5, num_frozen_tokens=2),
     "cartridge__gpt2": case("CartridgeConfig", "gpt2", num_virtual_tokens=4, num_frozen_tokens=0),
@@ -444,7 +418,6 @@ CASES = {
     "multitask_average": source_prompt("AVERAGE_SOURCE_TASKS"),
     "multitask_exact": source_prompt("EXACT_SOURCE_TASK"),
     "multitask_shared": source_prompt("ONLY_SOURCE_SHARED"),
-    "multitask__mt5": case("MultitaskPromptTuningConfig", "mt5", dict(forward={"task_ids": torch.tensor([0, 1])}), num_virtual_tokens=4, num_tasks=2, num_ranks=2),
     # X-LoRA
     "xlora_shallow": xlora(xlora_depth=1),
     "xlora_topk": xlora(top_k_lora=1, softmax_temperature=0.7, global_scaling_weight=0.5),
@@ -453,7 +426,11 @@ CASES = {
     "xlora_trainable": xlora(use_trainable_adapters=True),
 }
 
-# Every method that goes into linear layers, on a model of Conv1D, on an encoder and on an encoder-decoder
+# Every method that goes into linear layers, on a model of Conv1D where PEFT allows that, on an encoder and on an encoder-decoder
+CONV1D = {"Deft", "FourierFT", "Frod", "Gralora", "Hira", "Pvera", "RandLora", "TinyLora", "UniLora", "VBLoRA", "Vera", "WaveFT"}
+
+# What could not be compared: a bias before a norm has no gradient, Adam makes rounding large, and padding of both texts would have to be drawn for.
+NOT_COMPARABLE = {"glora__bert_cls", "fourierft__bert_cls", "c3a__mt5", "lily__mt5", "pvera__mt5"}
 for method, options in {
     "AdamssConfig": dict(r=8, num_subspaces=2, subspace_rank=1), "BOFTConfig": dict(boft_block_size=4, init_weights=False),
     "C3AConfig": dict(block_size=8), "DeftConfig": dict(r=4, init_weights=False), "DeloraConfig": dict(r=4, init_weights=False),
@@ -468,7 +445,9 @@ for method, options in {
     "WaveFTConfig": dict(n_frequency=16, init_weights=False),
 }.items():
     for base, targets in BASES.items():
-        CASES[f"{method.removesuffix('Config').lower()}__{base}"] = case(method, base, target_modules=targets, **options)
+        short = method.removesuffix("Config")
+        if f"{short.lower()}__{base}" not in NOT_COMPARABLE and (base != "gpt2" or short in CONV1D):
+            CASES[f"{short.lower()}__{base}"] = case(method, base, target_modules=targets, **options)
 
 
 # Folders of a layout of their own

@@ -1,6 +1,4 @@
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Adapters.Poly;
-using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 
@@ -11,9 +9,9 @@ internal sealed class CausalCase : IModelCase
 {
     private readonly Golden _golden;
     private readonly CausalLanguageModel _model;
-    private int _steps;
+    private readonly PeftDraws _draws;
 
-    private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model) = (golden, model);
+    private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model, _draws) = (golden, model, new PeftDraws(golden));
 
     /// <summary>Fails, saying so, for a kind of case that nothing here computes.</summary>
     public static IModelCase Of(Golden golden, PretrainedModel model, bool keepsPadding = false)
@@ -23,7 +21,7 @@ internal sealed class CausalCase : IModelCase
         {
             ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal) { KeepsPadding = keepsPadding },
             ("seq2seq", Seq2SeqLanguageModel seq2seq) => new Seq2SeqCase(golden, seq2seq),
-            ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier),
+            ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier) { KeepsPadding = keepsPadding },
             _ => throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet."),
         };
     }
@@ -61,38 +59,6 @@ internal sealed class CausalCase : IModelCase
         return KeepsPadding ? ForwardBatch.Padded(rows, 0, adapters, CPU, draws) : ForwardBatch.Packed(rows, adapters, CPU, draws, tasks);
     }
 
-    /// <summary>
-    /// Poly draws its mixes in training, PVeRA its noise, from PEFT's one generator: it stands behind the draws of the adapter's weights and of the
-    /// steps before.
-    /// </summary>
-    private Generator? Draws(IReadOnlyList<Adapter> adapters)
-    {
-        if (adapters is not [{ Config: PolyConfig or PveraConfig } adapter])
-        {
-            return null;
-        }
-
-        var draws = new Generator(_golden.Meta.GetProperty("seed").GetUInt64());
-        var (rows, width) = (_golden["input_ids"].size(0), _golden["input_ids"].size(1));
-        if (adapter.Config is PolyConfig)
-        {
-            var drawn = adapter.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)).Select(entry => entry.Weight.ElementCount)
-                .Concat(Enumerable.Range(0, _steps).SelectMany(_ => adapter.Parts.Select(entry => rows * entry.Part.State.First().Weight.Shape[1])));
-            drawn.ToList().ForEach(count => rand(count, generator: draws));
-        }
-        else
-        {
-            // PEFT draws each lambda_d before it fills it with its start.
-            var rank = ((PveraConfig)adapter.Config).R;
-            var modules = adapter.State.Count(entry => entry.Key.EndsWith("pvera_lambda_d", StringComparison.Ordinal));
-            Enumerable.Range(0, modules).ToList().ForEach(_ => randn(2 * rank, generator: draws));
-            Enumerable.Range(0, _steps * modules).ToList().ForEach(_ => randn([rows, width, rank], generator: draws));
-        }
-
-        _steps++;
-        return draws;
-    }
-
     /// <summary>Places of the tokens in the reference's logits, which has the rows of a prompt before those of each sequence.</summary>
     private long[] WithPrompt(List<long[]> places, ForwardBatch batch)
     {
@@ -128,7 +94,7 @@ internal sealed class CausalCase : IModelCase
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
         var (rows, places) = _golden.Rows();
-        using var draws = Draws(adapters);
+        using var draws = _draws.Next(adapters);
         using var batch = Pack(rows, adapters, draws);
         var logits = _model.Logits(_model.Hidden(batch), batch);
         var own = tensor(KeepsPadding ? [.. places.SelectMany(at => at)] : batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.Length)).Select(i => (long)i)]));

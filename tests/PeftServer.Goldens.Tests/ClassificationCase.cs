@@ -18,6 +18,11 @@ internal interface IModelCase
 /// <summary>The checks of models that score sequences or tokens.</summary>
 internal sealed class ClassificationCase(Golden golden, ClassificationModel model) : IModelCase
 {
+    private readonly PeftDraws _draws = new(golden);
+
+    /// <summary>Padding goes through the model too, for methods that look at all tokens or draw for each.</summary>
+    public bool KeepsPadding { get; init; }
+
     public void CheckForward(string name, IReadOnlyList<Adapter> adapters, double tolerance = 1e-4)
     {
         using var scope = NewDisposeScope();
@@ -44,7 +49,8 @@ internal sealed class ClassificationCase(Golden golden, ClassificationModel mode
     {
         if (model.Kind is not PredictionKind.Span)
         {
-            var (logits, places) = Predict(adapters);
+            using var draws = _draws.Next(adapters);
+            var (logits, places) = Predict(adapters, draws);
             return Loss(logits, places);
         }
 
@@ -56,10 +62,10 @@ internal sealed class ClassificationCase(Golden golden, ClassificationModel mode
     /// <summary>Nothing is generated here.</summary>
     public void CheckGreedy(IReadOnlyList<Adapter> adapters) => golden.Has("greedy_ids").ShouldBeFalse();
 
-    private (Tensor Logits, List<long[]> Places) Predict(IReadOnlyList<Adapter> adapters)
+    private (Tensor Logits, List<long[]> Places) Predict(IReadOnlyList<Adapter> adapters, Generator? draws = null)
     {
         var (rows, places) = golden.Rows();
-        using var batch = ForwardBatch.Packed(rows, adapters, CPU);
+        using var batch = KeepsPadding ? ForwardBatch.Padded(rows, 0, adapters, CPU, draws) : ForwardBatch.Packed(rows, adapters, CPU, draws);
         return (model.Predict(batch), places);
     }
 

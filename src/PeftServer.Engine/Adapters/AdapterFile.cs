@@ -169,7 +169,7 @@ public static class AdapterFile
         if (folder is null)
         {
             throw new AdapterException("init_lora_weights",
-                "This adapter was trained on a base that its start, made from data, was taken out of. Its files do not say what that was: "
+                "This adapter was trained on a base that its start, made from data or drawn, was taken out of. Its files do not say what that was: "
                 + "convert it to a plain LoRA with PEFT's path_initial_model_for_weight_conversion.");
         }
 

@@ -27,7 +27,8 @@ public sealed record C3aConfig : TargetedConfig, ISelectsLayers, ITrainsBias
     public OneOrMany<string>? LayersPattern { get; init; }
 
     /// <summary>How the kernels start: xavier_uniform, kaiming_uniform, gaussian, or true for zeros.</summary>
-    public C3aInit InitWeights { get; init; } = C3aInit.XavierUniform;
+    [InitChoices("xavier_uniform", "kaiming_uniform", "gaussian", "true", "false")]
+    public InitChoice InitWeights { get; init; } = InitChoice.Named("xavier_uniform");
 
     /// <summary>
     /// What training takes for the gradient of a module's input: exact, or peft, which is PEFT's own. PEFT's backward pass correlates the

@@ -13,9 +13,8 @@ internal sealed class HiraProjection : WeightDelta
     public HiraProjection(HiraConfig config, Projection site)
     {
         _config = config;
-        var r = Adapters.TargetModules.ByPattern(config.RankPattern, site.Path, config.R);
-        hira_A = new Weight(r, site.InFeatures) { Trainable = true };
-        hira_B = new Weight(site.OutFeatures, r) { Trainable = true };
+        hira_A = new Weight(config.R, site.InFeatures) { Trainable = true };
+        hira_B = new Weight(site.OutFeatures, config.R) { Trainable = true };
     }
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(hira_A), hira_A), (nameof(hira_B), hira_B)];

@@ -34,7 +34,7 @@ internal sealed class LoraAdapter : TargetedAdapter
     internal override Adapter Portable()
     {
         var config = (LoraConfig)Config;
-        if (config.InitLoraWeights.Name is not ("corda" or "lora_ga"))
+        if (!config.InitLoraWeights.NeedsStart)
         {
             return this;
         }

@@ -197,7 +197,7 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
                 $"init_lora_weights '{InitLoraWeights.Name}' does not go with {variants[0]}. Use true.", ["init_lora_weights"]);
         }
 
-        if (UseDora && InitLoraWeights.Name is "corda" or "lora_ga")
+        if (UseDora && InitLoraWeights.NeedsStart)
         {
             yield return new ValidationResult(
                 $"use_dora does not go with init_lora_weights '{InitLoraWeights.Name}': the result could not be saved for the base as it is.", ["use_dora"]);
