@@ -12,6 +12,8 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
     {
         ["C3A"] = """{ "block_size": 64 }""",
         ["CPT"] = """{ "cpt_token_ids": [5, 6, 7, 8], "cpt_tokens_type_mask": [1, 2, 3, 4] }""",
+        ["ADAMSS asa"] = """{ "use_asa": true, "asa_target_subspaces": 4, "init_warmup": 0, "final_warmup": 1, "mask_interval": 1 }""",
+        ["LORA arrow"] = "{}", // see ModelOfAsync
         ["LORA corda"] = """{ "init_lora_weights": "corda" }""",
         ["LORA dora"] = """{ "use_dora": true }""",
         ["LORA eva"] = """{ "init_lora_weights": "eva" }""",
@@ -56,7 +58,7 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
             var rows = Enumerable.Range(1, 4).Select(i =>
                 $$"""{"messages": [{"role": "user", "content": "{{i}} free prizes for you, and a long letter about each: what it is worth, who has won one, and where to send your money"}, {"role": "assistant", "content": "spam, since nobody gives away as much by mail without wanting something in return"}]}""");
             _file = await Api.UploadAsync(_sandbox.Write("spam.jsonl", string.Join('\n', rows) + "\n"), Token);
-            foreach (var method in Rows.Where(method => method != "XLORA").OrderByDescending(method => method == "LORA"))
+            foreach (var method in Rows.Where(method => method is not ("XLORA" or "LORA arrow")).OrderByDescending(method => method == "LORA"))
             {
                 _jobs[method] = await StartAsync(method, JsonNode.Parse(Settings.GetValueOrDefault(method, "{}"))!.AsObject());
             }
@@ -65,10 +67,12 @@ public sealed class MethodTests(MethodTests.Server server) : IClassFixture<Metho
         /// <summary>The model that a method's job made; the job's error where it made none.</summary>
         public async Task<string> ModelOfAsync(string method)
         {
-            if (method == "XLORA" && !_jobs.ContainsKey(method))
+            if (method is "XLORA" or "LORA arrow" && !_jobs.ContainsKey(method))
             {
-                var expert = await ModelOfAsync("LORA"); // X-LoRA mixes adapters that are there
-                _jobs[method] = await StartAsync(method, new JsonObject { ["adapters"] = new JsonObject { ["0"] = expert, ["1"] = expert }, ["xlora_depth"] = 2 });
+                var expert = await ModelOfAsync("LORA"); // these work with adapters that are there
+                _jobs[method] = await StartAsync(method, method == "XLORA"
+                    ? new JsonObject { ["adapters"] = new JsonObject { ["0"] = expert, ["1"] = expert }, ["xlora_depth"] = 2 }
+                    : new JsonObject { ["arrow_config"] = new JsonObject { ["task_adapter_names"] = new JsonArray(expert, expert), ["top_k"] = 1, ["use_gks"] = true, ["gks_adapter_names"] = new JsonArray(expert) } });
             }
 
             while (true)

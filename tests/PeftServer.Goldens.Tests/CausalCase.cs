@@ -9,9 +9,9 @@ internal sealed class CausalCase : IModelCase
 {
     private readonly Golden _golden;
     private readonly CausalLanguageModel _model;
-    private int _steps;
+    private readonly PeftDraws _draws;
 
-    private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model) = (golden, model);
+    private CausalCase(Golden golden, CausalLanguageModel model) => (_golden, _model, _draws) = (golden, model, new PeftDraws(golden));
 
     /// <summary>Fails, saying so, for a kind of case that nothing here computes.</summary>
     public static IModelCase Of(Golden golden, PretrainedModel model, bool keepsPadding = false)
@@ -21,14 +21,14 @@ internal sealed class CausalCase : IModelCase
         {
             ("causal", CausalLanguageModel causal) => new CausalCase(golden, causal) { KeepsPadding = keepsPadding },
             ("seq2seq", Seq2SeqLanguageModel seq2seq) => new Seq2SeqCase(golden, seq2seq),
-            ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier),
+            ("seqcls" or "tokcls" or "mlm" or "qa" or "features", ClassificationModel classifier) => new ClassificationCase(golden, classifier) { KeepsPadding = keepsPadding },
             _ => throw new NotSupportedException($"Cases of kind '{kind}' are not supported yet."),
         };
     }
 
     /// <summary>
     /// Padding goes through the model too, as it does in PEFT, where a method looks at all tokens of a batch together (Lily's mean of
-    /// routes, VeLoRA's mean direction).
+    /// routes, VeLoRA's mean direction), or draws for each of them (PVeRA).
     /// </summary>
     public bool KeepsPadding { get; init; }
 
@@ -57,26 +57,6 @@ internal sealed class CausalCase : IModelCase
     {
         var tasks = _golden.Has("task_ids") ? _golden["task_ids"].data<long>().Select(task => (int)task).ToArray() : [];
         return KeepsPadding ? ForwardBatch.Padded(rows, 0, adapters, CPU, draws) : ForwardBatch.Packed(rows, adapters, CPU, draws, tasks);
-    }
-
-    /// <summary>Poly draws its mixes in training: PEFT's generator stands behind the draws of the adapter and of the steps before.</summary>
-    private Generator? Draws(IReadOnlyList<Adapter> adapters)
-    {
-        if (adapters is not [{ Config: Engine.Adapters.Poly.PolyConfig } poly])
-        {
-            return null;
-        }
-
-        var draws = new Generator(_golden.Meta.GetProperty("seed").GetUInt64());
-        var rows = _golden["input_ids"].size(0);
-        var drawn = poly.State.Where(entry => !entry.Key.EndsWith("poly_lora_B", StringComparison.Ordinal)).Select(entry => entry.Weight.ElementCount)
-            .Concat(Enumerable.Range(0, _steps++).SelectMany(_ => poly.Parts.Select(entry => rows * entry.Part.State.First().Weight.Shape[1])));
-        foreach (var count in drawn)
-        {
-            rand(count, generator: draws);
-        }
-
-        return draws;
     }
 
     /// <summary>Places of the tokens in the reference's logits, which has the rows of a prompt before those of each sequence.</summary>
@@ -115,7 +95,7 @@ internal sealed class CausalCase : IModelCase
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
         var (rows, places) = _golden.Rows();
-        using var draws = Draws(adapters);
+        using var draws = _draws.Next(adapters);
         using var batch = Pack(rows, adapters, draws);
         var logits = _model.Logits(_model.Hidden(batch), batch);
         var own = tensor(KeepsPadding ? [.. places.SelectMany(at => at)] : batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.Length)).Select(i => (long)i)]));
@@ -130,7 +110,8 @@ internal sealed class CausalCase : IModelCase
         var own = labels.narrow(1, 1, labels.size(1) - 1).data<long>().Count(label => label != -100);
         var sources = batch.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source)).ToArray();
         var targets = batch.Starts.SkipLast(1).SelectMany(_ => prompt.Select(target => (long)target.Token)).ToArray();
-        var sum = F.cross_entropy(logits.index_select(0, tensor(sources)), tensor(targets), reduction: nn.Reduction.Sum);
+        var shares = tensor(batch.Starts.SkipLast(1).SelectMany(_ => prompt.Select(target => (float)target.Weight)).ToArray());
+        var sum = F.cross_entropy(logits.index_select(0, tensor(sources)), tensor(targets), reduction: nn.Reduction.None).mul(shares).sum();
         return loss.Times(own).Plus(sum).Times(1.0 / (own + targets.Length));
     }
 

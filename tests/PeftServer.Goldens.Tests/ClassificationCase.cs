@@ -24,6 +24,11 @@ internal sealed class ClassificationCase(Golden golden, ClassificationModel mode
     /// </summary>
     internal static bool CountsPaddingOtherwise(string name) => name is "x_roberta_qa" or "x_opt_qa" or "x_deberta_v2_qa" or "x_bloom_qa" or "x_modernbert_qa";
 
+    private readonly PeftDraws _draws = new(golden);
+
+    /// <summary>Padding goes through the model too, for methods that look at all tokens or draw for each.</summary>
+    public bool KeepsPadding { get; init; }
+
     public void CheckForward(string name, IReadOnlyList<Adapter> adapters, double tolerance = 1e-4)
     {
         using var scope = NewDisposeScope();
@@ -50,7 +55,8 @@ internal sealed class ClassificationCase(Golden golden, ClassificationModel mode
     {
         if (model.Kind is not PredictionKind.Span)
         {
-            var (logits, places) = Predict(adapters);
+            using var draws = _draws.Next(adapters);
+            var (logits, places) = Predict(adapters, draws);
             return Loss(logits, places);
         }
 
@@ -62,10 +68,10 @@ internal sealed class ClassificationCase(Golden golden, ClassificationModel mode
     /// <summary>Nothing is generated here.</summary>
     public void CheckGreedy(IReadOnlyList<Adapter> adapters) => golden.Has("greedy_ids").ShouldBeFalse();
 
-    private (Tensor Logits, List<long[]> Places) Predict(IReadOnlyList<Adapter> adapters)
+    private (Tensor Logits, List<long[]> Places) Predict(IReadOnlyList<Adapter> adapters, Generator? draws = null)
     {
         var (rows, places) = golden.Rows();
-        using var batch = ForwardBatch.Packed(rows, adapters, CPU);
+        using var batch = KeepsPadding ? ForwardBatch.Padded(rows, 0, adapters, CPU, draws) : ForwardBatch.Packed(rows, adapters, CPU, draws);
         return (model.Predict(batch), places);
     }
 

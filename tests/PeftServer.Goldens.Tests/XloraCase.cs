@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
@@ -13,13 +14,25 @@ public sealed class XloraCase
 {
     private const string First = "base_model.internal_xlora_classifier.layers.0.";
 
-    public static TheoryData<string> Cases => [.. GoldenFolder.Cases("adapters", "meta.json").Where(name => name == "xlora")];
+    public static TheoryData<string, string> Cases
+    {
+        get
+        {
+            var cases = new TheoryData<string, string>();
+            foreach (var kind in (string[])["adapters", "adapters_extra"])
+            {
+                GoldenFolder.Cases(kind, "meta.json").Where(name => name.StartsWith("xlora", StringComparison.Ordinal)).ToList().ForEach(name => cases.Add(kind, name));
+            }
+
+            return cases;
+        }
+    }
 
     [Theory(SkipTestWithoutData = true)]
     [MemberData(nameof(Cases))]
-    public void Adapter_DrawTrainGenerate_GivesPeftsNumbers(string name)
+    public void Adapter_DrawTrainGenerate_GivesPeftsNumbers(string kind, string name)
     {
-        using var golden = new Golden(GoldenFolder.PathOf("adapters", name));
+        using var golden = new Golden(GoldenFolder.PathOf(kind, name));
         using var scope = NewDisposeScope();
         using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", "llama"), CPU, ScalarType.Float32);
         var experts = CopyExperts();
@@ -32,21 +45,36 @@ public sealed class XloraCase
         adapter.TrainableCount.ShouldBe(golden.Meta.GetProperty("trainable").GetInt64());
         adapter.TotalCount.ShouldBe(golden.Meta.GetProperty("total").GetInt64());
         causal.CheckForward("logits_init", [adapter]);
-        AdapterCases.Train(golden, adapter, golden.Meta.GetProperty("lr").GetDouble(), () => causal.TrainingLoss([adapter]));
+        AdapterCases.Train(golden, adapter, golden.Meta.GetProperty("lr").GetDouble(), () => causal.TrainingLoss([adapter]), checkGradients: CheckGradients);
         causal.CheckForward("logits_trained", [adapter], 1e-3);
         causal.CheckGreedy([adapter]);
         CheckSaved(golden, adapter, model);
     }
 
     [Theory(SkipTestWithoutData = true)]
-    [MemberData(nameof(Cases))]
-    public void Load_PeftsFile_SaysWhatPeftLeftOut(string name)
+    [InlineData("adapters", "xlora")]
+    public void Load_PeftsFile_SaysWhatPeftLeftOut(string kind, string name)
     {
+        Assert.SkipUnless(GoldenFolder.Takes(kind, name) && Directory.Exists(GoldenFolder.PathOf(kind, name)), "The case is not among those of this run.");
         using var model = PretrainedModel.Load(GoldenFolder.PathOf("models", "llama"), CPU, ScalarType.Float32);
 
-        var fault = Should.Throw<CheckpointException>(() => AdapterFile.Load(GoldenFolder.PathOf("adapters", name, "trained"), model));
+        var fault = Should.Throw<CheckpointException>(() => AdapterFile.Load(GoldenFolder.PathOf(kind, name, "trained"), model));
 
         fault.Message.ShouldContain($"{First}weight");
+    }
+
+    /// <summary>PEFT's live names of what an expert trains carry its number after lora_A and lora_B.</summary>
+    private static void CheckGradients(Golden golden, Adapter adapter)
+    {
+        var weights = adapter.TrainingState.ToDictionary(entry => entry.Key, entry => entry.Weight);
+        var names = golden.Names.Where(name => name.StartsWith("grad.", StringComparison.Ordinal)).ToList();
+        names.Count.ShouldBe(adapter.Trainable.Count());
+        foreach (var name in names)
+        {
+            var expert = Regex.Match(name, @"^grad\.base_model\.lora_model\.model\.(.+\.lora_[AB])\.(\d+)\.weight$");
+            var key = expert.Success ? $"experts.{expert.Groups[2].Value}.{Adapter.Prefix}{expert.Groups[1].Value}.weight" : name["grad.".Length..];
+            Golden.ShouldAgree(name, weights[key].Value.grad!, golden[name], 1e-3);
+        }
     }
 
     private static string CopyExperts()

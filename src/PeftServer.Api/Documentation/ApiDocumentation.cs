@@ -94,6 +94,7 @@ internal static class ApiDocumentation
         swagger.MapType<ModuleSelector>(() => OneOf(
             "A list of module names, a regular expression over module paths, or \"all-linear\".", Text("all-linear"), ListOf(Text())));
         swagger.MapType<LoraInit>(() => OneOf("true, false, or a name.", new OpenApiSchema { Type = JsonSchemaType.Boolean }, Text("gaussian")));
+        swagger.MapType<InitChoice>(() => OneOf("true, false, or a name.", new OpenApiSchema { Type = JsonSchemaType.Boolean }, Text()));
         swagger.MapType<OneOrMany<int>>(() => OneOf("One, or a list.", Whole(), ListOf(Whole())));
         swagger.MapType<OneOrMany<string>>(() => OneOf("One, or a list.", Text(), ListOf(Text())));
         swagger.MapType<OneOrMany<DpoLossType>>(() => OneOf("One, or a list.", Text("sigmoid"), ListOf(Text())));

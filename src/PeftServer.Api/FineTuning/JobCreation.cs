@@ -13,7 +13,6 @@ using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
 using PeftServer.Core.Storage;
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Adapters.Xlora;
 
 namespace PeftServer.Api.FineTuning;
 
@@ -128,14 +127,14 @@ internal static partial class JobCreation
         }
 
         // A mixture that training goes on from brings its experts along.
-        foreach (var (number, expert) in (model?.Adapter is null ? request.Peft as XloraConfig : null)?.Adapters ?? new Dictionary<string, string>())
+        foreach (var expert in (model?.Adapter is null ? request.Peft : null)?.Experts ?? [])
         {
-            var found = await models.ResolveAsync(Tenancy.DefaultProject, expert, cancellationToken);
+            var found = await models.ResolveAsync(Tenancy.DefaultProject, expert.Name, cancellationToken);
             if (found?.Adapter is null || found.BaseName != request.Model)
             {
                 faults.Add(new(
-                    $"'{ForeignText.Clean(expert, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; X-LoRA mixes LoRA adapters of one base.",
-                    $"peft.adapters.{ForeignText.Clean(number, 20)}", "model_not_available"));
+                    $"'{ForeignText.Clean(expert.Name, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; the LoRA adapters must be of one base.",
+                    $"peft.{ForeignText.Clean(expert.Field, 50)}", "model_not_available"));
             }
         }
 

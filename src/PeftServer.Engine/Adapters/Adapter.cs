@@ -1,4 +1,5 @@
 using PeftServer.Engine.Adapters.Prompts;
+using PeftServer.Engine.Adapters.TrainableTokens;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -277,12 +278,18 @@ public abstract class Adapter : IDisposable
         _parts.Add((site, part));
     }
 
-    /// <summary>Lets the modules train in full that PEFT's <c>modules_to_save</c> names.</summary>
-    protected void AttachSavedModules(IReadOnlyList<string>? names)
+    /// <summary>
+    /// Lets the modules train in full that PEFT's <c>modules_to_save</c> names; with <paramref name="tiesHeads"/> a head that shares the weight of
+    /// one follows it.
+    /// </summary>
+    protected void AttachSavedModules(IReadOnlyList<string>? names, bool tiesHeads = false)
     {
-        foreach (var site in Model.Sites().Where(site => names?.Any(name => TargetModules.IsWithin(site.Path, name)) is true))
+        foreach (var site in Model.Sites().Where(site => TargetModules.IsSaved(site, names)).ToList())
         {
-            Attach(site, new TrainableCopy(site));
+            var heads = tiesHeads && site is Embedding ? TokenRows.Tied(Model, site).ToList() : [];
+            var copy = new TrainableCopy(site) { HasTiedHead = heads.Count > 0 };
+            Attach(site, copy);
+            heads.ForEach(head => Attach(head, new TrainableCopy.TiedHead(copy)));
         }
     }
 

@@ -149,6 +149,13 @@ public abstract record AdapterConfig
     /// </summary>
     internal virtual Adapter CreateCalibrated(PretrainedModel model, CalibrationData data) => CreateAdapter(model);
 
+    /// <summary>The finished adapters that the method works with; most have none.</summary>
+    [JsonIgnore]
+    public virtual IReadOnlyList<Expert> Experts => [];
+
+    /// <summary>These settings, knowing the folder that holds those of <see cref="Experts"/>.</summary>
+    internal virtual AdapterConfig WithExperts(string folder) => this;
+
     /// <summary>What is wrong with these settings whatever the model: field and remedy. Attributes are checked already.</summary>
     public virtual IEnumerable<ValidationResult> Validate() => [];
 

@@ -1,7 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters.AdapterHub;
-using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -41,7 +40,7 @@ public static class AdapterFile
     /// </summary>
     public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOf(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape, entry.Weight.ElementSize)));
 
-    /// <summary>The text of <c>adapter_config.json</c>: every field, sorted by name, as PEFT writes it.</summary>
+    /// <summary>The text of <c>adapter_config.json</c>: every field that PEFT has, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)
     {
         var written = config with
@@ -51,6 +50,11 @@ public static class AdapterFile
             PeftVersion = AdapterConfig.FormatVersion,
         };
         var fields = JsonSerializer.SerializeToNode(written, PeftJson.Options)!.AsObject();
+        foreach (var name in JobOnlyAttribute.FieldsOf(config.GetType()))
+        {
+            fields.Remove(name);
+        }
+
         return new JsonObject(fields.OrderBy(field => field.Key, StringComparer.Ordinal).Select(field => KeyValuePair.Create(field.Key, field.Value?.DeepClone())))
             .ToJsonString(PeftJson.Indented);
     }
@@ -61,14 +65,14 @@ public static class AdapterFile
     /// </summary>
     public static AdapterConfig ReadConfig(string folder)
     {
-        var path = Path.Combine(folder, ConfigName);
+        var path = Path.Combine(Own(folder), ConfigName);
         if (!File.Exists(path))
         {
             throw new CheckpointException($"There is no {ConfigName} in {folder}.");
         }
 
         var config = ParseConfig(File.ReadAllText(path));
-        return config is XloraConfig mixture ? mixture with { ExpertFolder = folder } : config;
+        return config.Experts.Count == 0 ? config : config.WithExperts(folder);
     }
 
     /// <summary>Reads the settings in the text of a file; what <see cref="ReadConfig"/> says of them.</summary>
@@ -133,7 +137,7 @@ public static class AdapterFile
     /// <summary>Loads the tensors in <paramref name="folder"/> into an adapter of its settings; what <see cref="Load"/> throws for them.</summary>
     internal static void Fill(Adapter adapter, string folder, string? initialFolder = null)
     {
-        using var file = SafetensorsFile.Open(Path.Combine(folder, WeightsName), MaxHeaderBytes);
+        using var file = SafetensorsFile.Open(Path.Combine(Own(folder), WeightsName), MaxHeaderBytes);
         Check(adapter, file.Header);
         foreach (var (key, weight) in adapter.State)
         {
@@ -156,6 +160,10 @@ public static class AdapterFile
         adapter.Prepare();
     }
 
+    /// <summary>PEFT saves Arrow as its router's folder beside those of the adapters it chooses between; here the router is the folder that holds them.</summary>
+    private static string Own(string folder) =>
+        Path.Combine(folder, "arrow_router") is var router && !File.Exists(Path.Combine(folder, ConfigName)) && File.Exists(Path.Combine(router, ConfigName)) ? router : folder;
+
     /// <summary>Gives the parts that took their start out of the base what that was.</summary>
     private static void ReadStart(Adapter adapter, string? folder)
     {
@@ -168,7 +176,7 @@ public static class AdapterFile
         if (folder is null)
         {
             throw new AdapterException("init_lora_weights",
-                "This adapter was trained on a base that its start, made from data, was taken out of. Its files do not say what that was: "
+                "This adapter was trained on a base that its start, made from data or drawn, was taken out of. Its files do not say what that was: "
                 + "convert it to a plain LoRA with PEFT's path_initial_model_for_weight_conversion.");
         }
 
@@ -188,14 +196,14 @@ public static class AdapterFile
     {
         var wanted = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
         var missing = wanted.Keys.Where(key => !header.Entries.ContainsKey(key)).ToList();
-        var unexpected = header.Entries.Keys.Where(key => !wanted.ContainsKey(key)).ToList();
+        var unexpected = header.Entries.Keys.Where(key => !wanted.ContainsKey(key) && !IsLeftover(key, wanted)).ToList();
         if (missing.Count > 0 || unexpected.Count > 0)
         {
             throw new CheckpointException(
                 $"{WeightsName} does not fit {ConfigName} on this model:{Listed(" missing", missing)}{Listed(" unexpected", unexpected)}");
         }
 
-        foreach (var (key, entry) in header.Entries)
+        foreach (var (key, entry) in header.Entries.Where(entry => wanted.ContainsKey(entry.Key)))
         {
             if (!wanted[key].IsNominal && !entry.Shape.SequenceEqual(wanted[key].Shape))
             {
@@ -204,6 +212,10 @@ public static class AdapterFile
             }
         }
     }
+
+    /// <summary>With bias "all" PEFT saves a head's bias twice more, under the names of its two live copies, and reads neither.</summary>
+    private static bool IsLeftover(string key, Dictionary<string, Weight> wanted) =>
+        new[] { ".modules_to_save.bias", ".original_module.bias" }.Any(end => key.EndsWith(end, StringComparison.Ordinal) && wanted.ContainsKey(key[..^end.Length] + ".bias"));
 
     internal static string Listed(string what, List<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";

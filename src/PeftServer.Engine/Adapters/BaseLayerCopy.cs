@@ -13,8 +13,10 @@ internal sealed class BaseLayerCopy(Site site) : SiteAdapter
 
     private readonly Weight weight = new([.. site.Weight.Shape]);
 
-    /// <summary>Whether PEFT saves the frozen weight of an adapted site with this path.</summary>
-    public static bool IsSavedAt(Site site) => Array.Exists(EmbeddingLayerNames, name => ModuleSelector.EndsWithName(site.Path, name));
+    /// <summary>Whether PEFT saves the frozen weight of an adapted site: an embedding or a head, where the settings have one of their short names.</summary>
+    public static bool IsSavedAt(Site site, ModuleSelector targets) =>
+        EmbeddingLayerNames.Any(name => targets.Names?.Contains(name) ?? targets.Pattern!.Contains(name, StringComparison.Ordinal))
+        && Array.Exists(EmbeddingLayerNames, name => ModuleSelector.EndsWithName(site.Path, name));
 
     public override IEnumerable<(string Name, Weight Weight)> State => [("base_layer.weight", weight)];
 

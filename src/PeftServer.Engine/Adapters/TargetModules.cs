@@ -151,6 +151,9 @@ public static class TargetModules
             ? ModuleSelector.Of(names)
             : throw new AdapterException("target_modules", $"There is no default for {model.Config.ModelType}. Name modules, or say \"all-linear\". It has {Endings(model)}.");
 
+    /// <summary>Whether the site trains in full: PEFT's <c>modules_to_save</c> names it.</summary>
+    internal static bool IsSaved(Site site, IReadOnlyList<string>? modulesToSave) => modulesToSave?.Any(name => IsWithin(site.Path, name)) is true;
+
     /// <summary>Whether a site is the module that a name of <c>modules_to_save</c> ends, or a part of it.</summary>
     public static bool IsWithin(string path, string name) =>
         path.EndsWith(name, StringComparison.Ordinal) || path.StartsWith($"{name}.", StringComparison.Ordinal) || path.Contains($".{name}.", StringComparison.Ordinal);

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Weights;
 
@@ -11,11 +12,11 @@ internal class TargetedAdapter : Adapter
     public TargetedAdapter(TargetedConfig config, PretrainedModel model)
         : base(config, model)
     {
-        var sites = config.TargetModules is null ? [] : TargetModules.Select(
+        var sites = config.TargetModules is null or { Names.Count: 0 } ? [] : TargetModules.Select(
             model, config.TargetModules, (config as IExcludesModules)?.ExcludeModules, config.ModulesToSave,
             (config as ISelectsLayers)?.LayersToTransform?.Values, (config as ISelectsLayers)?.LayersPattern?.Values);
         var bias = (config as ITrainsBias)?.Bias ?? "none";
-        foreach (var site in model.Sites().Where(site => site.Bias is not null && (bias == "all" || (bias != "none" && sites.Contains(site)))))
+        foreach (var site in model.Sites().Where(site => site.Bias is not null && !TargetModules.IsSaved(site, config.ModulesToSave) && (bias == "all" || (bias != "none" && sites.Contains(site)))))
         {
             Attach(site, new TrainableBias(site, sites.Contains(site)));
         }
@@ -29,7 +30,7 @@ internal class TargetedAdapter : Adapter
 
         foreach (var (site, part) in sites.Zip(method.Parts))
         {
-            if (BaseLayerCopy.IsSavedAt(site) && part.SavesBaseLayer)
+            if (BaseLayerCopy.IsSavedAt(site, config.TargetModules!) && part.SavesBaseLayer)
             {
                 Attach(site, new BaseLayerCopy(site));
             }
@@ -37,7 +38,7 @@ internal class TargetedAdapter : Adapter
             Attach(site, part);
         }
 
-        AttachSavedModules(config.ModulesToSave);
+        AttachSavedModules(config.ModulesToSave, tiesHeads: config is LoraConfig { EnsureWeightTying: true });
     }
 
     protected override IEnumerable<(string Key, Weight Weight)> Shared => _shared?.State ?? [];

@@ -8,6 +8,8 @@ internal sealed class TrainableBias(Site site, bool adapted) : SiteAdapter
 {
     private readonly Weight bias = new([.. site.Bias!.Shape]) { Trainable = true };
 
+    public Tensor Value => bias.Value;
+
     public override IEnumerable<(string Name, Weight Weight)> State => [(adapted ? "base_layer.bias" : "bias", bias)];
 
     public override Tensor Forward(Tensor x, in SiteCall call)

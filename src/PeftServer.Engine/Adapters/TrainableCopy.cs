@@ -18,6 +18,11 @@ internal sealed class TrainableCopy : SiteAdapter
     public override IEnumerable<(string Name, Weight Weight)> State =>
         bias is null ? [(nameof(weight), weight)] : [(nameof(weight), weight), (nameof(bias), bias)];
 
+    /// <summary>Whether a head that shares the weight follows.</summary>
+    public bool HasTiedHead { get; init; }
+
+    public override bool MergesIntoTied => HasTiedHead;
+
     public override Tensor Forward(Tensor x, in SiteCall call)
     {
         var frozen = call.Site.Weight.Value;
@@ -33,4 +38,24 @@ internal sealed class TrainableCopy : SiteAdapter
     public override Tensor Merge(Site site, Tensor weight) => this.weight.Value;
 
     public override Tensor? MergeBias(Site site, Tensor? bias) => this.bias?.Value;
+
+    /// <summary>The same weight at a head that shares it; the file holds it under the head's name too.</summary>
+    internal sealed class TiedHead(TrainableCopy copy) : SiteAdapter
+    {
+        public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(weight), copy.weight)];
+
+        public override bool MergesIntoTied => true;
+
+        public override Tensor Forward(Tensor x, in SiteCall call)
+        {
+            var frozen = call.Site;
+            return frozen.Compute(x, copy.weight.Value.to(frozen.Weight.Value.dtype), frozen.Bias?.Value);
+        }
+
+        public override void Initialize(Site site, Generator generator)
+        {
+        }
+
+        public override Tensor Merge(Site site, Tensor weight) => copy.weight.Value;
+    }
 }

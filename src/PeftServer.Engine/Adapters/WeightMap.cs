@@ -16,7 +16,8 @@ internal abstract class WeightMap : SiteAdapter
         using var scope = NewDisposeScope();
         var projection = (Projection)call.Site;
         var weight = projection.DenseWeight().to(ScalarType.Float32);
-        return F.linear(x, Map(weight).to(x.dtype), MapBias(weight, projection.Bias?.Value)?.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
+        var bias = call.Parts.Take(call.Depth).OfType<TrainableBias>().LastOrDefault()?.Value ?? projection.Bias?.Value; // what trains below this part
+        return F.linear(x, Map(weight).to(x.dtype), MapBias(weight, bias)?.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
     }
 
     public override Tensor Merge(Site site, Tensor weight) => Map(weight.to(ScalarType.Float32));

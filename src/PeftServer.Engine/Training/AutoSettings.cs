@@ -1,7 +1,6 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Adapters.Prompts;
-using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
@@ -185,7 +184,7 @@ public static class AutoSettings
 
     private static long Trained(AdapterConfig peft, PretrainedModel model)
     {
-        if (peft.NeedsCalibration || peft is XloraConfig)
+        if (peft.NeedsCalibration || peft.Experts.Count > 0)
         {
             return 0; // neither is made without data or experts, and neither trains much
         }

@@ -1,6 +1,5 @@
 using System.Text.Json;
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Adapters.Xlora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
@@ -44,6 +43,11 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         using var model = LoadModel(device, dtype, labels);
         var meter = new RunMeter(device, dtype, _arguments.Quantization, spec.PeakTflops, message => events.Message(message));
         using var adapter = CreateAdapter(model);
+        if (!adapter.Trainable.Any())
+        {
+            return PutTogether(adapter, labels);
+        }
+
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
         using var reference = Reference(model);
@@ -173,6 +177,24 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         adapter.SetTraining(false);
         RequireDisk(1, run.Optimizer, adapter, "for the adapter");
+        WriteAdapter(adapter, labels);
+        events.Write(
+            TrainingEventType.Succeeded, $"Trained {run.Progress.StepsDone} steps on {run.Progress.Tokens} tokens.",
+            data: [("trained_tokens", run.Progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
+    }
+
+    /// <summary>An adapter of finished ones has nothing to train: it is written as it is.</summary>
+    private TrainingOutcome PutTogether(Adapter adapter, IReadOnlyList<string>? labels)
+    {
+        WriteAdapter(adapter, labels);
+        events.Write(
+            TrainingEventType.Succeeded, $"Put {spec.Peft.Experts.Count} adapters together. Nothing trains in that, so no step was taken.",
+            data: [("trained_tokens", 0L), ("adapter", TrainingSpec.AdapterFolder)]);
+        return TrainingOutcome.Succeeded;
+    }
+
+    private void WriteAdapter(Adapter adapter, IReadOnlyList<string>? labels)
+    {
         var folder = Path.Combine(runFolder, TrainingSpec.AdapterFolder);
         var temporary = folder + ".tmp";
         if (Directory.Exists(temporary))
@@ -194,10 +216,6 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         {
             Directory.Move(temporary, folder);
         }
-
-        events.Write(
-            TrainingEventType.Succeeded, $"Trained {run.Progress.StepsDone} steps on {run.Progress.Tokens} tokens.",
-            data: [("trained_tokens", run.Progress.Tokens), ("adapter", TrainingSpec.AdapterFolder)]);
     }
 
     private TrainingOutcome Stop(RunState run)
@@ -345,7 +363,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     {
         var task = spec.Method.TaskType;
         var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
-        peft = peft is XloraConfig mixture ? mixture with { ExpertFolder = spec.Experts } : peft;
+        peft = spec.Experts is null ? peft : peft.WithExperts(spec.Experts);
         return peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
     }
 

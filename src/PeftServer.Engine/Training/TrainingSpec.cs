@@ -36,7 +36,7 @@ public sealed record TrainingSpec
     /// <summary>Folder of an adapter on the same base, as PEFT saves it, that training goes on from. Its settings are those of the run.</summary>
     public string? StartingAdapter { get; init; }
 
-    /// <summary>Folder of the adapters that the method mixes, in folders 0, 1, …; for X-LoRA.</summary>
+    /// <summary>Folder of the adapters that the method works with: in folders 0, 1, … for X-LoRA, task_0, …, gks_0, … for Arrow.</summary>
     public string? Experts { get; init; }
 
     /// <summary>Folders of the models that graders embed texts by, by their names.</summary>

@@ -1,12 +1,10 @@
-using System.Globalization;
 using PeftServer.Core.Jobs;
 using PeftServer.Core.Models;
 using PeftServer.Core.Storage;
-using PeftServer.Engine.Adapters.Xlora;
 
 namespace PeftServer.Worker.Training;
 
-/// <summary>Puts the adapters that X-LoRA mixes into a run folder: fine-tuned models of the job's base, in folders 0, 1, ….</summary>
+/// <summary>Puts the adapters that X-LoRA mixes, or Arrow chooses between, into a run folder: fine-tuned models of the job's base.</summary>
 internal sealed class ExpertStaging(ModelDirectory directory, AdapterFolders adapters)
 {
     /// <summary>
@@ -15,29 +13,22 @@ internal sealed class ExpertStaging(ModelDirectory directory, AdapterFolders ada
     /// </summary>
     public async Task<bool> StageAsync(FineTuningJob job, string folder, CancellationToken cancellationToken)
     {
-        if (job.Peft is not XloraConfig mixture)
+        foreach (var (place, field, name) in job.Peft.Experts)
         {
-            return false;
-        }
-
-        for (var i = 0; i < mixture.Adapters.Count; i++)
-        {
-            var number = i.ToString(CultureInfo.InvariantCulture);
-            var name = mixture.Adapters[number];
             var model = await directory.ResolveAsync(job.ProjectId, name, cancellationToken);
             if (model?.Adapter is not { } manifest || model.BaseName != job.BaseModel)
             {
-                throw new StagingException(new JobError("expert_not_available", $"The expert '{name}' is no fine-tuned model of '{job.BaseModel}' any more.", $"peft.adapters.{number}"));
+                throw new StagingException(new JobError("expert_not_available", $"The expert '{name}' is no fine-tuned model of '{job.BaseModel}' any more.", $"peft.{field}"));
             }
 
             var source = await adapters.MaterializeAsync(manifest, cancellationToken);
-            var target = Directory.CreateDirectory(Path.Combine(folder, number)).FullName;
+            var target = Directory.CreateDirectory(Path.Combine(folder, place)).FullName;
             foreach (var file in (string[])[Engine.Adapters.AdapterFile.ConfigName, Engine.Adapters.AdapterFile.WeightsName])
             {
                 File.Copy(Path.Combine(source, file), Path.Combine(target, file), overwrite: true);
             }
         }
 
-        return true;
+        return job.Peft.Experts.Count > 0;
     }
 }

@@ -180,6 +180,8 @@ public sealed class JobEndpointsTests(ApiServer server, TestCluster cluster) : I
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "target_modules": "(["}}""", "peft.target_modules", "regular expression")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA", "adapters": {"0": "ft:nobody"}}}""", "peft.adapters.0", "no fine-tuned model of tiny-llama")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA", "adapters": {"first": "ft:nobody"}}}""", "peft.adapters", "as PEFT names the experts")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "arrow_config": {"top_k": 1, "task_adapter_names": ["../secret"]}}}""", "peft.arrow_config.task_adapter_names[0]", "no fine-tuned model of tiny-llama")]
+    [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "LORA", "arrow_config": {}}}""", "peft.arrow_config", "task_adapter_names")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "XLORA"}}""", "peft.adapters", "ft:")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "CARTRIDGE", "num_frozen_tokens": 20}}""", "peft.num_frozen_tokens", "Freeze fewer")]
     [InlineData("""{"model": "tiny-llama", "training_file": "FILE", "peft": {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "TEXT"}}""", "peft.prompt_tuning_init_text", "needs a prompt_tuning_init_text")]

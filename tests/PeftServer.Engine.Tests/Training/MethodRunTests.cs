@@ -41,6 +41,7 @@ public sealed class MethodRunTests
 
     [Theory]
     [InlineData("ADALORA", """{ "init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 1 }""")]
+    [InlineData("ADAMSS", """{ "r": 8, "num_subspaces": 3, "use_asa": true, "asa_target_subspaces": 4, "init_warmup": 0, "final_warmup": 4, "mask_interval": 2 }""")]
     [InlineData("LORA", """{ "r": 4, "kasa_config": { "beta": 0.1, "gamma": 0.1 } }""")]
     [InlineData("LORA", """{ "r": 4, "monteclora_config": { "num_samples": 2, "kl_loss_weight": 0.01, "use_entropy": true } }""")]
     [InlineData("LORA", """{ "r": 4, "velora_config": { "num_groups": 8, "init_type": "batch_average_once" } }""")]

@@ -67,6 +67,11 @@ public sealed record AdaLoraConfig : LoraConfig
             yield return fault;
         }
 
+        if (ArrowConfig is not null)
+        {
+            yield return new ValidationResult("arrow_config is for LORA: it trains nothing.", ["arrow_config"]);
+        }
+
         if (TargetR > InitR)
         {
             yield return new ValidationResult($"target_r ({TargetR}) is more than init_r ({InitR}).", ["target_r"]);

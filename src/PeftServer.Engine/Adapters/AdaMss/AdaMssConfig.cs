@@ -36,29 +36,38 @@ public sealed record AdaMssConfig : TargetedConfig, ISelectsLayers
     [Range(0.0, 1.0)]
     public double SvdThreshold { get; init; } = 0.1;
 
-    /// <summary>Switch groups off while it trains. Only its default is supported.</summary>
-    [OnlySupported(false)]
+    /// <summary>
+    /// Adaptive subspace allocation: while it trains, groups that matter least stop training and stay as they are, until about
+    /// asa_target_subspaces of all modules' groups are left. A group matters by |w·g| and by how much that wavers, both averaged over steps.
+    /// </summary>
     public bool UseAsa { get; init; }
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: how many groups the schedule comes down to, those of all modules counted. One fewer goes on, as in PEFT.</summary>
+    [Range(1, int.MaxValue)]
     public int AsaTargetSubspaces { get; init; } = 50;
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: the first step, from 0, whose gradients count and at which groups may stop.</summary>
+    [Range(0, int.MaxValue)]
     public int InitWarmup { get; init; } = 50;
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: the step at which the schedule has come down to its target, and the last at which groups may stop.</summary>
+    [Range(1, int.MaxValue)]
     public int FinalWarmup { get; init; } = 1000;
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: groups are chosen at every step that this divides; then averages begin anew.</summary>
+    [Range(1, int.MaxValue)]
     public int MaskInterval { get; init; } = 100;
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: how much of the average of |w·g| stays at a step.</summary>
+    [Range(0.0, 1.0)]
     public double AsaImportanceBeta { get; init; } = 0.85;
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: how much of the average of its wavering stays at a step.</summary>
+    [Range(0.0, 1.0)]
     public double AsaUncertaintyBeta { get; init; } = 0.85;
 
-    /// <summary>For use_asa.</summary>
+    /// <summary>With use_asa: the schedule comes down by this power of what is left of it; 1 is a straight line.</summary>
+    [Range(1e-6, 1e6)]
     public double AsaScheduleExponent { get; init; } = 3;
 
     /// <summary>Adapt only these layers; needs a list in target_modules.</summary>
@@ -66,6 +75,16 @@ public sealed record AdaMssConfig : TargetedConfig, ISelectsLayers
 
     /// <summary>Name of the list of layers, where it is not the usual one.</summary>
     public OneOrMany<string>? LayersPattern { get; init; }
+
+    public override IEnumerable<ValidationResult> Validate()
+    {
+        if (UseAsa && InitWarmup >= FinalWarmup)
+        {
+            yield return new ValidationResult($"use_asa needs init_warmup ({InitWarmup}) before final_warmup ({FinalWarmup}). Raise final_warmup.", ["init_warmup"]);
+        }
+    }
+
+    public override Adapter CreateAdapter(PretrainedModel model) => UseAsa ? new AdaMssAdapter((AdaMssConfig)Filled(model), model) : base.CreateAdapter(model);
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
         MethodParts.Each(sites, site => new AdaMssProjection(this, site));

@@ -22,6 +22,7 @@ internal sealed class AdaMssProjection : AdditiveSiteAdapter
         adamss_newB = new Weight(r, width) { IsBuffer = true };
         _order = new Weight(site.OutFeatures);
         _groups = site.Weight.IsLoaded ? Find(site) : Nominal(site, r);
+        Importance = config.UseAsa ? [.. _groups.Select(group => new GroupImportance(group.A, group.B))] : [];
     }
 
     public override IEnumerable<(string Name, Weight Weight)> State =>
@@ -30,7 +31,13 @@ internal sealed class AdaMssProjection : AdditiveSiteAdapter
         (nameof(adamss_newB), adamss_newB),
     ];
 
-    public override IEnumerable<Weight> Derived => [_order];
+    public override IEnumerable<Weight> Derived => [_order, .. Importance.SelectMany(group => group.Derived)];
+
+    /// <summary>How much each group matters; nothing without use_asa.</summary>
+    public IReadOnlyList<GroupImportance> Importance { get; }
+
+    internal override IEnumerable<(string Name, Weight Weight)> Progress =>
+        Importance.SelectMany((group, i) => group.Progress.Select(state => ($"{i}.{state.Name}", state.Weight)));
 
     public override Tensor Delta(Tensor x, in SiteCall call)
     {
@@ -65,6 +72,14 @@ internal sealed class AdaMssProjection : AdditiveSiteAdapter
         }
 
         _order.Set(tensor(order, device: site.Weight.Value.device));
+    }
+
+    internal override void Resume()
+    {
+        foreach (var group in Importance)
+        {
+            group.Resume();
+        }
     }
 
     public override Tensor Merge(Site site, Tensor weight) => weight.to(ScalarType.Float32).Plus(Change().narrow(1, 0, _inFeatures));

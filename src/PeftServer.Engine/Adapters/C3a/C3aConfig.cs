@@ -27,7 +27,17 @@ public sealed record C3aConfig : TargetedConfig, ISelectsLayers, ITrainsBias
     public OneOrMany<string>? LayersPattern { get; init; }
 
     /// <summary>How the kernels start: xavier_uniform, kaiming_uniform, gaussian, or true for zeros.</summary>
-    public C3aInit InitWeights { get; init; } = C3aInit.XavierUniform;
+    [InitChoices("xavier_uniform", "kaiming_uniform", "gaussian", "true", "false")]
+    public InitChoice InitWeights { get; init; } = InitChoice.Named("xavier_uniform");
+
+    /// <summary>
+    /// What training takes for the gradient of a module's input: exact, or peft, which is PEFT's own. PEFT's backward pass correlates the
+    /// gradient with the kernels where the gradient of its forward pass convolves them, g ⋆ w for g ∗ w, so everything below a module learns
+    /// from the block's gradient read backwards; the gradient of the kernels is right in both. Choose peft to repeat a run of PEFT's. It is a
+    /// setting of the job alone: no file holds it, and a trained adapter is used alike either way.
+    /// </summary>
+    [JobOnly]
+    public C3aGradient Gradient { get; init; }
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
         MethodParts.Each(sites, site => new C3aProjection(this, site));

@@ -1,4 +1,5 @@
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.C3a;
@@ -26,10 +27,26 @@ internal sealed class C3aProjection : WeightDelta
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(c3a_kernel), c3a_kernel)];
 
-    public override Tensor DeltaWeight(Projection site)
+    public override Tensor DeltaWeight(Projection site) => Blocks(site, (i, j) => j - i + _side);
+
+    public override Tensor Delta(Tensor x, in SiteCall call)
+    {
+        if (_config.Gradient == C3aGradient.Exact || !x.requires_grad)
+        {
+            return base.Delta(x, call);
+        }
+
+        using var scope = NewDisposeScope();
+        var site = (Projection)call.Site;
+        var reversed = F.linear(x, Blocks(site, (i, j) => i + j).detach().to(x.dtype)); // its gradient is PEFT's, its value is taken away again
+        return F.linear(x.detach(), DeltaWeight(site).to(x.dtype)).Plus(reversed.Minus(reversed.detach())).MoveToOuterDisposeScope(); // [n, out]
+    }
+
+    /// <summary>A matrix of blocks, each holding at (i, j) the number of its kernel at <paramref name="place"/>, counted around: [out, in].</summary>
+    private Tensor Blocks(Projection site, Func<int, int, int> place)
     {
         var kernel = c3a_kernel.Value;
-        var places = Enumerable.Range(0, _side).SelectMany(i => Enumerable.Range(0, _side).Select(j => (long)((j - i + _side) % _side))).ToArray();
+        var places = Enumerable.Range(0, _side).SelectMany(i => Enumerable.Range(0, _side).Select(j => (long)(place(i, j) % _side))).ToArray();
         return kernel.index_select(2, tensor(places, device: kernel.device))
             .view(kernel.size(0), kernel.size(1), _side, _side).permute(0, 2, 1, 3).reshape(site.OutFeatures, site.InFeatures).mul(_scale);
     }

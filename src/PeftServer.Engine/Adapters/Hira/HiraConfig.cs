@@ -23,8 +23,9 @@ public sealed record HiraConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     /// <summary>The base weight is stored (in, out). The layer knows by itself here.</summary>
     public bool FanInFanOut { get; init; }
 
-    /// <summary>Start as the method prescribes; false: at random, for tests.</summary>
-    public bool InitWeights { get; init; } = true;
+    /// <summary>Start as the method prescribes, A as nn.Linear does or "gaussian", B at zero; false: both at random, for tests.</summary>
+    [InitChoices("true", "false", "gaussian")]
+    public InitChoice InitWeights { get; init; } = InitChoice.True;
 
     /// <summary>Adapt only these layers; needs a list in target_modules.</summary>
     public OneOrMany<int>? LayersToTransform { get; init; }
@@ -32,8 +33,11 @@ public sealed record HiraConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     /// <summary>Name of the list of layers, where it is not the usual one.</summary>
     public OneOrMany<string>? LayersPattern { get; init; }
 
-    /// <summary>Ranks of single modules: a name or regular expression to a rank. The first match wins.</summary>
+    /// <summary>PEFT's field for ranks of single modules, which PEFT 0.21 reads and does not use: all have r. Not for a job.</summary>
     public IReadOnlyDictionary<string, int> RankPattern { get; init; } = new Dictionary<string, int>();
+
+    public override IEnumerable<ValidationResult> Validate() => RankPattern.Count == 0 || InferenceMode ? []
+        : [new("rank_pattern says nothing for HIRA: PEFT gives all modules the rank r. Remove it.", ["rank_pattern"])];
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
         MethodParts.Each(sites, site => new HiraProjection(this, site));

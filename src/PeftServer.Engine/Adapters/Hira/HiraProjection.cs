@@ -13,9 +13,8 @@ internal sealed class HiraProjection : WeightDelta
     public HiraProjection(HiraConfig config, Projection site)
     {
         _config = config;
-        var r = Adapters.TargetModules.ByPattern(config.RankPattern, site.Path, config.R);
-        hira_A = new Weight(r, site.InFeatures) { Trainable = true };
-        hira_B = new Weight(site.OutFeatures, r) { Trainable = true };
+        hira_A = new Weight(config.R, site.InFeatures) { Trainable = true };
+        hira_B = new Weight(site.OutFeatures, config.R) { Trainable = true };
     }
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(hira_A), hira_A), (nameof(hira_B), hira_B)];
@@ -28,9 +27,17 @@ internal sealed class HiraProjection : WeightDelta
     public override void Initialize(Site site, Generator generator)
     {
         var device = site.Weight.Value.device;
-        hira_A.Kaiming(hira_A.Shape[1], generator, device);
+        if (_config.InitWeights.Name == "gaussian")
+        {
+            hira_A.Normal(1.0 / hira_A.Shape[0], generator, device);
+        }
+        else
+        {
+            hira_A.Kaiming(hira_A.Shape[1], generator, device);
+        }
+
         hira_B.Kaiming(hira_B.Shape[1], generator, device);
-        if (_config.InitWeights)
+        if (_config.InitWeights.Name != "false")
         {
             hira_B.Zeros(device);
         }

@@ -41,8 +41,9 @@ public sealed record LokrConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     /// <summary>Modules left out although target_modules names them.</summary>
     public ModuleSelector? ExcludeModules { get; init; }
 
-    /// <summary>W₁ starts at zero; false: at random, for tests.</summary>
-    public bool InitWeights { get; init; } = true;
+    /// <summary>true: W₁ starts at zero; "lycoris": W₂ does; false: neither, for tests.</summary>
+    [InitChoices("true", "false", "lycoris")]
+    public InitChoice InitWeights { get; init; } = InitChoice.True;
 
     /// <summary>Adapt only these layers; needs a list in target_modules.</summary>
     public OneOrMany<int>? LayersToTransform { get; init; }

@@ -9,13 +9,13 @@ internal sealed class LokrProjection : WeightDelta
     private readonly Weight[] _w1; // (l, m), or (l, r) and (r, m)
     private readonly Weight[] _w2; // (k, n), or (k, r) and (r, n)
     private readonly Scalar _scale;
-    private readonly bool _init;
+    private readonly string _init;
 
     public LokrProjection(LokrConfig config, Projection site)
     {
         var r = Adapters.TargetModules.ByPattern(config.RankPattern, site.Path, config.R);
         _scale = (Adapters.TargetModules.ByPattern(config.AlphaPattern, site.Path, config.Alpha) / r).ToScalar();
-        _init = config.InitWeights;
+        _init = config.InitWeights.Name;
         var (m, n) = Factors(site.InFeatures, config.DecomposeFactor);
         var (l, k) = Factors(site.OutFeatures, config.DecomposeFactor);
         _w1 = Factor(l, m, config.DecomposeBoth && r < Math.Max(l, m) / 2.0 ? r : null);
@@ -34,9 +34,14 @@ internal sealed class LokrProjection : WeightDelta
             weight.Kaiming(weight.Shape[1], generator, device);
         }
 
-        if (_init)
+        switch (_init)
         {
-            _w1[0].Zeros(device);
+            case "true":
+                _w1[0].Zeros(device);
+                break;
+            case "lycoris":
+                _w2[^1].Zeros(device);
+                break;
         }
     }
 

@@ -21,7 +21,7 @@ internal sealed class LoraAdapter : TargetedAdapter
             }
         }
 
-        if (config.EnsureWeightTying)
+        if (config.TiesTargets)
         {
             AttachTiedHeads(model);
         }
@@ -34,7 +34,7 @@ internal sealed class LoraAdapter : TargetedAdapter
     internal override Adapter Portable()
     {
         var config = (LoraConfig)Config;
-        if (config.InitLoraWeights.Name is not ("corda" or "lora_ga"))
+        if (!config.InitLoraWeights.NeedsStart)
         {
             return this;
         }
@@ -75,9 +75,11 @@ internal sealed class LoraAdapter : TargetedAdapter
         using var scope = NewDisposeScope();
         foreach (var head in Parts.Select(entry => entry.Part).OfType<TiedLoraHead>())
         {
-            head.Follow();
+            head.Join();
         }
     }
+
+    public override void AfterStep(int step) => Settle();
 
     /// <summary>KaSA's layers add up; MonteCLoRA's are averaged, as PEFT does.</summary>
     public override Tensor? Regularization()
@@ -133,7 +135,7 @@ internal sealed class LoraAdapter : TargetedAdapter
                     throw new AdapterException("ensure_weight_tying", $"{head.Path} follows {site.Path} already. Remove it from target_modules.");
                 }
 
-                if (BaseLayerCopy.IsSavedAt(head))
+                if (BaseLayerCopy.IsSavedAt(head, ((LoraConfig)Config).TargetModules!))
                 {
                     Attach(head, new BaseLayerCopy(head));
                 }

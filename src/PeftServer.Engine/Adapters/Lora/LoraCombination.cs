@@ -45,7 +45,7 @@ public enum LoraCombinationType
 /// <param name="SvdRank">Rank of a decomposed result; absent: the largest among the adapters.</param>
 /// <param name="SvdClamp">Entries of a decomposed result are cut at this quantile of theirs.</param>
 /// <param name="CountsSigns">The sign that most have; false: the sign of the sum.</param>
-/// <param name="Seed">Of what is drawn.</param>
+/// <param name="Seed">Of what is drawn: as torch.manual_seed before PEFT's call.</param>
 public sealed record LoraCombination(
     LoraCombinationType Type, double Density = 1, int? SvdRank = null, double? SvdClamp = null, bool CountsSigns = false, ulong Seed = 0)
 {
@@ -82,6 +82,7 @@ public sealed record LoraCombination(
                 RankPattern = new Dictionary<string, int>(),
                 AlphaPattern = new Dictionary<string, double>(),
             }, sources[0].Model);
+        SkipStarts(combined, configs[0].InitLoraWeights, generator);
         foreach (var (site, part) in combined.Parts)
         {
             var given = sources.SelectMany((source, i) => source.Parts.Where(entry => entry.Site == site).Select(entry => ((LoraProjection)entry.Part, adapters[i].Weight))).ToList();
@@ -90,6 +91,18 @@ public sealed record LoraCombination(
         }
 
         return combined;
+    }
+
+    /// <summary>
+    /// PEFT draws a start for every module, which it then replaces: behind that, a seed keeps the entries that torch.manual_seed keeps there.
+    /// </summary>
+    private static void SkipStarts(Adapter combined, LoraInit init, Generator generator)
+    {
+        foreach (var part in combined.Parts.Select(entry => (LoraProjection)entry.Part))
+        {
+            var (a, b) = (part.State.Single(entry => entry.Name == "lora_A.weight").Weight.ElementCount, part.State.Single(entry => entry.Name == "lora_B.weight").Weight.ElementCount);
+            rand(init == LoraInit.Random ? a + b : a + b + a, generator: generator);
+        }
     }
 
     private static LoraAdapter Checked(Adapter adapter) => adapter is LoraAdapter lora && lora.Parts.All(entry => entry.Part is LoraProjection { IsPlain: true })

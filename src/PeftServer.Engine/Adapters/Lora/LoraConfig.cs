@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters.TrainableTokens;
 using PeftServer.Engine.Models;
 
@@ -106,9 +107,8 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
     /// <summary>The gradient of A is made of compressed inputs: VeLoRA.</summary>
     public VeloraConfig? VeloraConfig { get; init; }
 
-    /// <summary>Routing between trained adapters; what it means to train one is not defined.</summary>
-    [OnlySupported(null)]
-    public JsonNode? ArrowConfig { get; init; }
+    /// <summary>Tokens choose between finished adapters: Arrow. It takes r and target_modules from those.</summary>
+    public ArrowConfig? ArrowConfig { get; init; }
 
     /// <summary>Parallel layers of Megatron, which this server does not have.</summary>
     [OnlySupported(null)]
@@ -124,18 +124,49 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
 
     internal override bool NeedsCalibration => InitLoraWeights.IsFromData;
 
-    public override Adapter CreateAdapter(PretrainedModel model) =>
+    /// <summary>Where the adapters of <see cref="ArrowConfig"/> are; set by who knows it.</summary>
+    [JsonIgnore]
+    public string? ExpertFolder { get; init; }
+
+    [JsonIgnore]
+    public override IReadOnlyList<Expert> Experts => ArrowConfig?.Experts ?? [];
+
+    internal override AdapterConfig WithExperts(string folder) => this with { ExpertFolder = folder };
+
+    public override Adapter CreateAdapter(PretrainedModel model) => ArrowConfig is not null ? ArrowAdapter.Create(this, model) :
         new LoraAdapter((LoraConfig)Filled(model), LayerReplication is { Count: > 0 } ranges ? Models.LayerReplication.Deepen(model, ranges) : model);
 
     internal override Adapter CreateCalibrated(PretrainedModel model, CalibrationData data) =>
         LoraCalibration.Create((LoraConfig)Filled(model), model, data);
 
-    internal override TargetedConfig Resolved(PretrainedModel model) => this with
+    internal override TargetedConfig Resolved(PretrainedModel model) => WithTied(model) with
     {
         EvaConfig = InitLoraWeights.Name == "eva" ? EvaConfig ?? new EvaConfig() : EvaConfig,
         CordaConfig = InitLoraWeights.Name == "corda" ? CordaConfig ?? new CordaConfig() : CordaConfig,
         LoraGaConfig = InitLoraWeights.Name == "lora_ga" ? LoraGaConfig ?? new LoraGaConfig() : LoraGaConfig,
     };
+
+    /// <summary>With ensure_weight_tying, whether the settings name the token embedding or its head, as PEFT looks for them.</summary>
+    internal bool TiesTargets => EnsureWeightTying && TargetModules is not null
+        && (TargetModules.Names?.Any(NamesTable) ?? (TargetModules.Matches("embed_tokens") || TargetModules.Matches("lm_head")));
+
+    private static bool NamesTable(string name) => name[(name.LastIndexOf('.') + 1)..] is "embed_tokens" or "lm_head";
+
+    /// <summary>As PEFT writes it under ensure_weight_tying: the embedding by its path, and not the heads that follow it.</summary>
+    private LoraConfig WithTied(PretrainedModel model)
+    {
+        if (!EnsureWeightTying || model.TokenEmbedding is not { } table || TokenRows.Tied(model, table).ToList() is not { Count: > 0 } heads)
+        {
+            return this;
+        }
+
+        return ModulesToSave?.Any(NamesTable) is true ? this with { ModulesToSave = Named(ModulesToSave) }
+            : TiesTargets && TargetModules!.Names is { } names ? this with { TargetModules = ModuleSelector.Of(Named(names)) }
+            : this;
+
+        string[] Named(IReadOnlyList<string> given) =>
+            [.. given.Append(table.Path).Distinct().Where(name => !heads.Exists(head => ModuleSelector.EndsWithName(head.Path, name)))];
+    }
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) => LoraParts.Create(this, sites, model);
 
@@ -166,7 +197,7 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
                 $"init_lora_weights '{InitLoraWeights.Name}' does not go with {variants[0]}. Use true.", ["init_lora_weights"]);
         }
 
-        if (UseDora && InitLoraWeights.Name is "corda" or "lora_ga")
+        if (UseDora && InitLoraWeights.NeedsStart)
         {
             yield return new ValidationResult(
                 $"use_dora does not go with init_lora_weights '{InitLoraWeights.Name}': the result could not be saved for the base as it is.", ["use_dora"]);
@@ -210,10 +241,21 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
             yield return new ValidationResult(fault, ["trainable_token_indices"]);
         }
 
-        foreach (var nested in Nested().SelectMany(entry => FaultsOf(entry.Field, entry.Settings)))
+        foreach (var nested in ArrowFaults().Concat(Nested().SelectMany(entry => FaultsOf(entry.Field, entry.Settings))))
         {
             yield return nested;
         }
+    }
+
+    private IEnumerable<ValidationResult> ArrowFaults()
+    {
+        var trains = LoraBias || Bias != "none" || ModulesToSave is { Count: > 0 } || TrainableTokenIndices is not null || HasOtherTargets
+            || LayerReplication is { Count: > 0 } || InitLoraWeights.IsFromData;
+        return ArrowConfig is null ? []
+            : !trains ? ArrowConfig.Faults()
+            : ArrowConfig.Faults().Append(new ValidationResult(
+                "arrow_config puts finished adapters together and trains nothing: it goes without lora_bias, bias, modules_to_save, trainable_token_indices, target_parameters, layer_replication and a start from data.",
+                ["arrow_config"]));
     }
 
     private IEnumerable<string> Variants()
@@ -222,7 +264,7 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
         [
             ("use_dora", UseDora), ("alora_invocation_tokens", AloraInvocationTokens is not null), ("kasa_config", KasaConfig is not null),
             ("monteclora_config", MontecloraConfig is not null), ("use_bdlora", UseBdlora is not null), ("use_qalora", UseQalora),
-            ("velora_config", VeloraConfig is not null),
+            ("velora_config", VeloraConfig is not null), ("arrow_config", ArrowConfig is not null),
         ];
         return variants.Where(variant => variant.Used).Select(variant => variant.Field);
     }
@@ -231,7 +273,7 @@ public record LoraConfig : TargetedConfig, IExcludesModules, ISelectsLayers, ITr
     {
         (string Field, object? Settings)[] all =
         [
-            ("corda_config", CordaConfig), ("eva_config", EvaConfig), ("kasa_config", KasaConfig), ("loftq_config", LoftqConfig),
+            ("arrow_config", ArrowConfig), ("corda_config", CordaConfig), ("eva_config", EvaConfig), ("kasa_config", KasaConfig), ("loftq_config", LoftqConfig),
             ("lora_ga_config", LoraGaConfig), ("monteclora_config", MontecloraConfig), ("use_bdlora", UseBdlora), ("velora_config", VeloraConfig),
         ];
         return all.Where(entry => entry.Settings is not null)!;

@@ -100,35 +100,62 @@ internal sealed class DoraEmbedding(LoraConfig config, Embedding site) : LoraEmb
 }
 
 /// <summary>
-/// The head that shares its weight with an adapted embedding, under <c>ensure_weight_tying</c>: it gains the same change, s·AᵀBᵀ. What is
-/// saved for it are the embedding's factors, transposed.
+/// The head that shares its weight with an adapted embedding, under <c>ensure_weight_tying</c>: it gains the same change, s·AᵀBᵀ. As in PEFT its
+/// factors are weights of their own with gradients of their own, in the memory of the embedding's: what a step does to either happens to both.
 /// </summary>
 internal sealed class TiedLoraHead(LoraEmbedding embedding, Embedding site) : AdditiveSiteAdapter
 {
-    private readonly Weight lora_A = new(embedding.Rank, site.Width) { IsBuffer = true };
-    private readonly Weight lora_B = new(site.Count, embedding.Rank) { IsBuffer = true };
+    private readonly Weight lora_A = new(embedding.Rank, site.Width) { Trainable = true };
+    private readonly Weight lora_B = new(site.Count, embedding.Rank) { Trainable = true };
+    private readonly Weight _before_A = new(embedding.Rank, site.Width); // what both were after the last step
+    private readonly Weight _before_B = new(site.Count, embedding.Rank);
 
     public override IEnumerable<(string Name, Weight Weight)> State => [("lora_A.weight", lora_A), ("lora_B.weight", lora_B)];
+
+    public override IEnumerable<Weight> Derived => [_before_A, _before_B];
 
     public override bool MergesIntoTied => true;
 
     public override Tensor Delta(Tensor x, in SiteCall call)
     {
         using var scope = NewDisposeScope();
-        var low = F.linear(x, embedding.B.t().to(x.dtype)).mul(embedding.Scale); // [n, r]
-        return F.linear(low, embedding.A.t().to(x.dtype)).MoveToOuterDisposeScope(); // [n, count]
+        var low = F.linear(x, lora_A.Value.to(x.dtype)).mul(embedding.Scale); // [n, r]
+        return F.linear(low, lora_B.Value.to(x.dtype)).MoveToOuterDisposeScope(); // [n, count]
     }
 
     public override void Initialize(Site site, Generator generator) => Follow();
 
-    public override void Prepare(Site site) => Follow();
-
-    /// <summary>Takes over what the embedding's factors are now.</summary>
-    internal void Follow()
+    public override void Prepare(Site site)
     {
-        lora_A.Set(embedding.B.detach().t());
-        lora_B.Set(embedding.A.detach().t());
+        Follow();
+        Resume();
+    }
+
+    internal override void Resume()
+    {
+        _before_A.Set(lora_A.Value.detach().clone());
+        _before_B.Set(lora_B.Value.detach().clone());
+    }
+
+    private void Follow()
+    {
+        lora_A.Set(embedding.B.detach().t().contiguous());
+        lora_B.Set(embedding.A.detach().t().contiguous());
+    }
+
+    /// <summary>Brings together what a step did to the embedding's factors and to the head's.</summary>
+    internal void Join()
+    {
+        Join(lora_A.Value, embedding.B, _before_A.Value);
+        Join(lora_B.Value, embedding.A, _before_B.Value);
     }
 
     public override Tensor Merge(Site site, Tensor weight) => embedding.Merge(site, weight);
+
+    private static void Join(Tensor own, Tensor other, Tensor before)
+    {
+        before.copy_(other.t().Plus(own.Minus(before)));
+        own.copy_(before);
+        other.copy_(before.t());
+    }
 }

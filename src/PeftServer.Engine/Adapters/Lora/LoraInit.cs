@@ -33,6 +33,13 @@ public sealed record LoraInit
     [JsonIgnore]
     public bool NeedsPlainShapes => Name is not ("true" or "false" or "gaussian");
 
+    /// <summary>
+    /// Whether only the adapter as it began can tell what the base lost: it came from data, or from draws that PEFT makes of a generator without a
+    /// seed.
+    /// </summary>
+    [JsonIgnore]
+    public bool NeedsStart => Name is "corda" or "lora_ga" || Iterations is not null;
+
     /// <summary>Power iterations of "pissa_niter_N"; null: the whole decomposition.</summary>
     [JsonIgnore]
     public int? Iterations => Name.StartsWith("pissa_niter_", StringComparison.Ordinal)

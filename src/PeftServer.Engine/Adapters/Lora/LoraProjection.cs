@@ -27,9 +27,6 @@ internal class LoraProjection : AdditiveSiteAdapter
 
     internal bool TrainsBoth => lora_A.Trainable && lora_B.Trainable;
 
-    /// <summary>Whether only the adapter as it began can tell what the base lost.</summary>
-    private bool NeedsStart => Config.InitLoraWeights.Name is "corda" or "lora_ga";
-
     /// <summary>What the base lost; null where it is whole.</summary>
     internal BaseShift? Shift => _shift;
 
@@ -78,7 +75,7 @@ internal class LoraProjection : AdditiveSiteAdapter
     public override IEnumerable<Weight> Derived => _shift?.Weights ?? [];
 
     internal override IEnumerable<(string Name, Weight Weight)> Start =>
-        NeedsStart && _shift?.Factors is { } factors
+        Config.InitLoraWeights.NeedsStart && _shift?.Factors is { } factors
             ? [("lora_A.weight", factors.Right), ("lora_B.weight", factors.Left)]
             : [];
 
@@ -120,7 +117,7 @@ internal class LoraProjection : AdditiveSiteAdapter
             _ when Config.InitLoraWeights.TakesFromBase => TakeFromBase(projection),
             _ => Draw(generator),
         };
-        if (NeedsStart)
+        if (Config.InitLoraWeights.NeedsStart)
         {
             _shift!.Set(b, a);
         }

@@ -32,6 +32,75 @@ public sealed record CordaConfig
 }
 
 /// <summary>
+/// Arrow: finished LoRA adapters between which each token chooses, at each module, by how far it goes along the direction that an adapter acts on
+/// most. Nothing trains: a job with it puts the adapters together. <see href="https://arxiv.org/abs/2405.11157">Ostapenko et al. 2024</see>.
+/// </summary>
+public sealed record ArrowConfig
+{
+    private const int MostExperts = 64;
+
+    /// <summary>Adapters that a token uses.</summary>
+    [Range(1, MostExperts)]
+    public int TopK { get; init; } = 3;
+
+    /// <summary>Divides the scores before the softmax; lower is sharper.</summary>
+    [Range(1e-6, 1e6)]
+    public double RouterTemperature { get; init; } = 1;
+
+    /// <summary>
+    /// Take the mean of the adapters in gks_adapter_names out of the others first, so that these hold what is their own:
+    /// <see href="https://aclanthology.org/2025.acl-short.54/">general knowledge subtraction</see>.
+    /// </summary>
+    public bool UseGks { get; init; }
+
+    /// <summary>
+    /// The adapters. In a job: ids of fine-tuned models of the same base, plain LoRAs of one rank on the same modules. In a file: task_0, task_1 and
+    /// so on, the folders beside it.
+    /// </summary>
+    public IReadOnlyList<string>? TaskAdapterNames { get; init; }
+
+    /// <summary>The general adapters, as task_adapter_names; gks_0, gks_1 and so on in a file.</summary>
+    public IReadOnlyList<string>? GksAdapterNames { get; init; }
+
+    /// <summary>Seed of the search for each adapter's direction. Absent: 0 (PEFT: any).</summary>
+    [Range(0L, long.MaxValue)]
+    public long? RngSeed { get; init; }
+
+    /// <summary>Folders of the adapters.</summary>
+    [JsonIgnore]
+    internal IReadOnlyList<string> TaskFolders => [.. (TaskAdapterNames ?? []).Select((_, i) => FormattableString.Invariant($"task_{i}"))];
+
+    /// <summary>Folders of the general adapters.</summary>
+    [JsonIgnore]
+    internal IReadOnlyList<string> GeneralFolders => UseGks ? [.. (GksAdapterNames ?? []).Select((_, i) => FormattableString.Invariant($"gks_{i}"))] : [];
+
+    [JsonIgnore]
+    internal IReadOnlyList<Expert> Experts =>
+    [
+        .. TaskFolders.Zip(TaskAdapterNames ?? []).Select((entry, i) => new Expert(entry.First, FormattableString.Invariant($"arrow_config.task_adapter_names[{i}]"), entry.Second)),
+        .. GeneralFolders.Zip(GksAdapterNames ?? []).Select((entry, i) => new Expert(entry.First, FormattableString.Invariant($"arrow_config.gks_adapter_names[{i}]"), entry.Second)),
+    ];
+
+    internal IEnumerable<ValidationResult> Faults()
+    {
+        if (TaskAdapterNames is not { Count: > 0 and <= MostExperts } || GksAdapterNames is { Count: > MostExperts })
+        {
+            yield return new($"arrow_config chooses between 1 to {MostExperts} adapters. Name fine-tuned models in task_adapter_names: [\"ft:…\", \"ft:…\"].", ["arrow_config"]);
+        }
+        else if (TopK > TaskAdapterNames.Count)
+        {
+            yield return new($"arrow_config.top_k is {TopK}, but task_adapter_names has {TaskAdapterNames.Count} adapter(s).", ["arrow_config"]);
+        }
+
+        if (UseGks != GksAdapterNames is { Count: > 0 })
+        {
+            yield return new(
+                UseGks ? "arrow_config.use_gks needs gks_adapter_names." : "arrow_config.gks_adapter_names is for use_gks. Set use_gks, or remove it.", ["arrow_config"]);
+        }
+    }
+}
+
+/// <summary>
 /// EVA: A holds the principal components of a module's inputs, ranks go where they explain most.
 /// <see href="https://arxiv.org/abs/2410.07170">Paischer et al. 2024</see>.
 /// </summary>

@@ -35,7 +35,8 @@ public sealed record MissConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     public OneOrMany<string>? LayersPattern { get; init; }
 
     /// <summary>true: the block of MiSS; "bat" or "mini": that form of it; false: at random, for tests.</summary>
-    public MissInit InitWeights { get; init; } = MissInit.Miss;
+    [InitChoices("true", "false", "bat", "mini")]
+    public InitChoice InitWeights { get; init; } = InitChoice.True;
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
         MethodParts.Each(sites, site => InitWeights.Name == "bat" ? new MissBatProjection(this, site) : new MissProjection(this, site));

@@ -8,7 +8,7 @@ namespace PeftServer.Engine.Adapters.MultitaskPromptTuning;
 /// <summary>Rows that all tasks share, and a low-rank factor for each task. All of it is saved.</summary>
 internal sealed class MultitaskEncoder(MultitaskPromptTuningConfig config) : TableEncoder(
     config.NumVirtualTokens * config.NumTransformerSubmodules!.Value, config.TokenDim!.Value,
-    (table, model, generator) => PromptInit.Draw(table, config.PromptTuningInit, config.PromptTuningInitText, model, generator))
+    (table, model, generator) => PromptInit.Draw(table, Start(config.PromptTuningInit), config.PromptTuningInitText, model, generator))
 {
     private readonly Weight _columns =
         new(config.NumTasks, config.NumVirtualTokens * config.NumTransformerSubmodules!.Value, config.NumRanks) { Trainable = true };
@@ -30,6 +30,13 @@ internal sealed class MultitaskEncoder(MultitaskPromptTuningConfig config) : Tab
         var own = _columns.Value.select(0, task).mm(_rows.Value.select(0, task)); // [rows, width]
         return rows.mul(own).MoveToOuterDisposeScope();
     }
+
+    private static PromptTuningInit Start(MultitaskPromptTuningInit init) => init switch
+    {
+        MultitaskPromptTuningInit.Text => PromptTuningInit.Text,
+        MultitaskPromptTuningInit.SampleVocab => PromptTuningInit.SampleVocab,
+        _ => PromptTuningInit.Random,
+    };
 
     public override void Initialize(PretrainedModel model, Generator generator)
     {

@@ -1,4 +1,5 @@
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.RandLora;
@@ -42,10 +43,30 @@ internal sealed class RandLoraBases : SharedWeights
         using var scope = NewDisposeScope();
         using var generator = new Generator((ulong)_config.ProjectionPrngKey);
         var (r, least) = (A.Shape[0], A.Shape[2]);
+        if (_config.Sparse || _config.VerySparse)
+        {
+            var sparsity = _config.VerySparse ? Math.Sqrt(least) : 3;
+            foreach (var basis in new[] { A, B })
+            {
+                var signs = Signs(rand([.. basis.Shape], generator: generator), 1 / (2 * sparsity));
+                basis.Set(signs.div(signs.std()).to(device));
+            }
+
+            return;
+        }
+
         var a = Uniform([r, 1, least], generator);
         var b = cat(Enumerable.Range(0, (int)B.Shape[1]).Select(_ => Uniform([B.Shape[0], 1, r], generator)).ToArray(), 1);
         A.Set(a.div(a.std()).to(ScalarType.Float32).to(device));
         B.Set(b.div(b.std()).to(ScalarType.Float32).to(device));
+    }
+
+    /// <summary>−1, 0 and 1, so that a share of <paramref name="tail"/> is either: <see href="https://cs-people.bu.edu/evimaria/cs565/kdd-rp.pdf"/>.</summary>
+    private static Tensor Signs(Tensor drawn, double tail)
+    {
+        using var low = tail.ToScalar();
+        using var high = (1 - tail).ToScalar();
+        return drawn.gt(high).to(ScalarType.Float32).Minus(drawn.lt(low).to(ScalarType.Float32));
     }
 
     private static Tensor Uniform(long[] shape, Generator generator)

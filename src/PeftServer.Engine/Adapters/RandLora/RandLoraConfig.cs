@@ -19,12 +19,10 @@ public sealed record RandLoraConfig : TargetedConfig, ISelectsLayers, ITrainsBia
     /// <summary>Save the bases; false: draw them again from the seed.</summary>
     public bool SaveProjection { get; init; } = true;
 
-    /// <summary>Bases of -1, 0, 1. Only its default is supported.</summary>
-    [OnlySupported(false)]
+    /// <summary>Bases of -1, 0 and 1, a sixth of them each of the first and last.</summary>
     public bool Sparse { get; init; }
 
-    /// <summary>Bases of -1, 0, 1, mostly 0. Only its default is supported.</summary>
-    [OnlySupported(false)]
+    /// <summary>The same with more zeros, the wider the modules.</summary>
     public bool VerySparse { get; init; }
 
     /// <summary>Chance that an input of the update is dropped in training.</summary>

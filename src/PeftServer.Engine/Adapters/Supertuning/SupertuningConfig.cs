@@ -31,8 +31,7 @@ public sealed record SupertuningConfig : TargetedConfig
     /// <summary>Start as the method prescribes; false: at random, for tests.</summary>
     public bool InitWeights { get; init; } = true;
 
-    /// <summary>Save the places beside the values.</summary>
-    [OnlySupported(true)]
+    /// <summary>Save the places beside the values; false: find them again in the base.</summary>
     public bool SavePrecomputedIndices { get; init; } = true;
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>

@@ -39,7 +39,11 @@ internal sealed class SupertuningProjection : WeightDelta
         get
         {
             yield return (nameof(supertuning_values), supertuning_values);
-            yield return (nameof(supertuning_indices), supertuning_indices);
+            if (_config.SavePrecomputedIndices)
+            {
+                yield return (nameof(supertuning_indices), supertuning_indices);
+            }
+
             if (_a is not null)
             {
                 yield return ("supertuning_lora_A.weight", _a);
@@ -47,6 +51,8 @@ internal sealed class SupertuningProjection : WeightDelta
             }
         }
     }
+
+    public override IEnumerable<Weight> Derived => _config.SavePrecomputedIndices ? [] : [supertuning_indices];
 
     protected override double DropoutShare => _config.LoraDropout;
 
@@ -69,8 +75,7 @@ internal sealed class SupertuningProjection : WeightDelta
     public override void Initialize(Site site, Generator generator)
     {
         var device = site.Weight.Value.device;
-        var sizes = ((Projection)site).DenseWeight().abs().flatten();
-        supertuning_indices.Set(sizes.topk((int)supertuning_indices.Shape[0], -1, _config.SelectTop).indexes.to(ScalarType.Int32));
+        FindPlaces((Projection)site);
         supertuning_values.Normal(_config.InitWeights ? 0 : 1, generator, device);
         _a?.Kaiming(_a.Shape[1], generator, device);
         _b?.Kaiming(_b.Shape[1], generator, device);
@@ -79,6 +84,17 @@ internal sealed class SupertuningProjection : WeightDelta
             _b?.Zeros(device);
         }
     }
+
+    public override void Prepare(Site site)
+    {
+        if (!_config.SavePrecomputedIndices)
+        {
+            FindPlaces((Projection)site);
+        }
+    }
+
+    private void FindPlaces(Projection site) =>
+        supertuning_indices.Set(site.DenseWeight().abs().flatten().topk((int)supertuning_indices.Shape[0], -1, _config.SelectTop).indexes.to(ScalarType.Int32));
 
     private Tensor Sparse(Projection site) => zeros((long)site.OutFeatures * site.InFeatures, device: supertuning_values.Value.device)
         .scatter(0, supertuning_indices.Value.to(ScalarType.Int64), supertuning_values.Value).view(site.OutFeatures, site.InFeatures);

@@ -3,7 +3,9 @@ using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.TrainableTokens;
 
-/// <summary>Rows of an embedding that train. They take the place of the frozen rows, in the table and in the head that shares it.</summary>
+/// <summary>
+/// Rows of an embedding that train, or of a head. They take the place of the frozen rows, in the table and in the head that shares it.
+/// </summary>
 internal sealed class TokenDelta : SiteAdapter
 {
     private readonly IReadOnlyList<int> _ids;
@@ -17,11 +19,11 @@ internal sealed class TokenDelta : SiteAdapter
     /// <param name="ids">The rows of it that train.</param>
     /// <param name="prefix">What stands before the weight's name in the file.</param>
     /// <param name="startsAsBase">Rows start as the frozen ones; false: at random.</param>
-    public TokenDelta(Embedding site, IReadOnlyList<int> ids, string prefix, bool startsAsBase = true)
+    public TokenDelta(Site site, IReadOnlyList<int> ids, string prefix, bool startsAsBase = true)
     {
         (_ids, _prefix, _startsAsBase) = (ids, prefix, startsAsBase);
-        trainable_tokens_delta = new Weight(ids.Count, site.Width) { Trainable = true };
-        (_places, _index) = (new Weight(site.Count), new Weight(ids.Count));
+        trainable_tokens_delta = new Weight(ids.Count, site.Weight.Shape[1]) { Trainable = true };
+        (_places, _index) = (new Weight(site.Weight.Shape[0]), new Weight(ids.Count));
     }
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(_prefix + nameof(trainable_tokens_delta), trainable_tokens_delta)];
@@ -32,6 +34,11 @@ internal sealed class TokenDelta : SiteAdapter
 
     public override Tensor Forward(Tensor x, in SiteCall call)
     {
+        if (call.Site is Projection)
+        {
+            return Scores(x, call);
+        }
+
         using var scope = NewDisposeScope();
         var frozen = call.Next(x); // [n, width]
         var rows = _places.Value.index_select(0, x); // [n]
@@ -63,10 +70,18 @@ internal sealed class TokenDelta : SiteAdapter
     public override Tensor Merge(Site site, Tensor weight) =>
         weight.to(ScalarType.Float32).index_copy(0, _index.Value, trainable_tokens_delta.Value.to(ScalarType.Float32));
 
+    /// <summary>At a head: the scores of these tokens are made anew.</summary>
+    private Tensor Scores(Tensor x, in SiteCall call)
+    {
+        using var scope = NewDisposeScope();
+        var scores = F.linear(x, trainable_tokens_delta.Value.to(x.dtype)); // [n, tokens]
+        return call.Next(x).index_copy(1, _index.Value, scores).MoveToOuterDisposeScope(); // [n, count]
+    }
+
     private static readonly Scalar One = 1L.ToScalar();
     private static readonly Scalar Zero = 0L.ToScalar();
 
-    /// <summary>The same rows at a head that shares the table: its scores of these tokens are made anew.</summary>
+    /// <summary>The same rows at a head that shares the table.</summary>
     /// <param name="rows">The part at the table.</param>
     /// <param name="saved">Whether the file holds the rows under the head's name too.</param>
     internal sealed class TiedHead(TokenDelta rows, bool saved) : SiteAdapter
@@ -75,12 +90,7 @@ internal sealed class TokenDelta : SiteAdapter
 
         public override bool MergesIntoTied => true;
 
-        public override Tensor Forward(Tensor x, in SiteCall call)
-        {
-            using var scope = NewDisposeScope();
-            var scores = F.linear(x, rows.trainable_tokens_delta.Value.to(x.dtype)); // [n, tokens]
-            return call.Next(x).index_copy(1, rows._index.Value, scores).MoveToOuterDisposeScope(); // [n, count]
-        }
+        public override Tensor Forward(Tensor x, in SiteCall call) => rows.Scores(x, call);
 
         public override void Initialize(Site site, Generator generator)
         {

@@ -67,6 +67,11 @@ public sealed record XloraConfig : AdapterConfig
     [JsonIgnore]
     public string? ExpertFolder { get; init; }
 
+    [JsonIgnore]
+    public override IReadOnlyList<Expert> Experts => [.. Adapters.Select(entry => new Expert(entry.Key, $"adapters.{entry.Key}", entry.Value))];
+
+    internal override AdapterConfig WithExperts(string folder) => this with { ExpertFolder = folder };
+
     public override IEnumerable<ValidationResult> Validate()
     {
         if (Adapters.Count is 0 or > MostExperts)
