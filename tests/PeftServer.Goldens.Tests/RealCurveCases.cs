@@ -118,7 +118,7 @@ public sealed class RealCurveCases
             TestContext.Current.TestOutputHelper?.WriteLine(FormattableString.Invariant($"{losses[^1]}; gradient norm {norms[^1].Actual:G6}, PEFT {expected.Norm:G6}: {norms[^1].Share:P3}"));
             if (expected.Tokens is { } tokens)
             {
-                window.TokenCount.ShouldBe(tokens, $"tokens of step {losses.Count - 1}");
+                window.Shape.TokenCount.ShouldBe(tokens, $"tokens of step {losses.Count - 1}");
             }
         }
 

@@ -36,6 +36,9 @@ internal sealed class ApiClient : IDisposable
         }
     }
 
+    /// <summary>Uploads a data set. Returns its file id.</summary>
+    public Task<string> UploadAsync(string path, CancellationToken cancellationToken) => UploadAsync(path, null, cancellationToken);
+
     /// <summary>Uploads a data set, or its first <paramref name="rows"/> lines that say something. Returns its file id.</summary>
     public async Task<string> UploadAsync(string path, int? rows, CancellationToken cancellationToken)
     {

@@ -34,7 +34,7 @@ internal sealed class DemoRun(ApiClient api, IAnsiConsole console, DemoSubject s
 
         Heading("Fine-tune");
         var (training, validation) = await TimedAsync("upload", async () => (
-            await api.UploadAsync(subject.TrainingFile, null, cancellationToken),
+            await api.UploadAsync(subject.TrainingFile, cancellationToken),
             await api.UploadAsync(subject.ValidationFile, subject.Questions, cancellationToken)));
         var progress = new TrainingProgress(console);
         FineTunedModel = await TimedAsync("job", () => FineTuneAsync(training, validation, seed, progress, cancellationToken));

@@ -58,7 +58,7 @@ internal sealed record FastDecoder(
     private static bool IsKnown(LlamaVariantModel model)
     {
         var variant = model.Variant;
-        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false } and ({ ResidualScale: 1 } or { Norms: NormLayout.Before }) && variant.RotaryDim == variant.HeadDim && GateOf(variant.Act) is not null
+        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false, NormOfHeads: null } and ({ ResidualScale: 1 } or { Norms: NormLayout.Before }) && variant.RotaryDim == variant.HeadDim && GateOf(variant.Act) is not null
             && model.norm is not null
             && model.layers.All(layer => layer.mlp is VariantMlp || (layer.mlp is SparseMoe && variant is { Norms: NormLayout.Before, ResidualScale: 1 }));
     }
@@ -96,8 +96,8 @@ internal sealed record FastDecoder(
             AttentionEnd = new SublayerEnd(behind ? layer.post_attention_layernorm : null, variant.ResidualScale),
             MlpEnd = new SublayerEnd(behind ? layer.post_feedforward_layernorm : null, variant.ResidualScale),
             IsParallel = variant.Norms is NormLayout.Parallel,
-            QueryNorm = attention.q_norm,
-            KeyNorm = attention.k_norm,
+            QueryNorm = (Site?)attention.q_norm,
+            KeyNorm = (Site?)attention.k_norm,
             NormsWholeRows = variant.QkNorm is QkNorm.All,
             Rotary = !variant.Turns(index) ? null : variant.LocalRotary && window is not null ? 1 : 0,
         };
