@@ -137,8 +137,12 @@ public sealed class LoraTogetherCases
             ExpertFolder = golden.Folder,
             ArrowConfig = new()
             {
-                TopK = golden.Meta.GetProperty("top_k").GetInt32(), RouterTemperature = golden.Meta.GetProperty("router_temperature").GetDouble(),
-                RngSeed = golden.Meta.GetProperty("rng_seed").GetInt64(), UseGks = subtracts, TaskAdapterNames = Names("tasks"), GksAdapterNames = subtracts ? Names("general") : null,
+                TopK = golden.Meta.GetProperty("top_k").GetInt32(),
+                RouterTemperature = golden.Meta.GetProperty("router_temperature").GetDouble(),
+                RngSeed = golden.Meta.GetProperty("rng_seed").GetInt64(),
+                UseGks = subtracts,
+                TaskAdapterNames = Names("tasks"),
+                GksAdapterNames = subtracts ? Names("general") : null,
             },
         };
 

@@ -213,9 +213,11 @@ public static class AdapterFile
         }
     }
 
+    private static readonly string[] Leftovers = [".modules_to_save.bias", ".original_module.bias"];
+
     /// <summary>With bias "all" PEFT saves a head's bias twice more, under the names of its two live copies, and reads neither.</summary>
     private static bool IsLeftover(string key, Dictionary<string, Weight> wanted) =>
-        new[] { ".modules_to_save.bias", ".original_module.bias" }.Any(end => key.EndsWith(end, StringComparison.Ordinal) && wanted.ContainsKey(key[..^end.Length] + ".bias"));
+        Leftovers.Any(end => key.EndsWith(end, StringComparison.Ordinal) && wanted.ContainsKey(key[..^end.Length] + ".bias"));
 
     internal static string Listed(string what, List<string> names) =>
         names.Count == 0 ? "" : $"{what}: {string.Join(", ", names.Take(5))}{(names.Count > 5 ? $" and {names.Count - 5} more" : "")}.";

@@ -1,7 +1,6 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdaMss;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Weights;
 
@@ -12,8 +11,17 @@ public sealed class AdaMssAllocationTests
 {
     private static readonly AdaMssConfig Config = new()
     {
-        R = 8, NumSubspaces = 3, SubspaceRank = 1, InitWeights = null, TargetModules = ModuleSelector.Of("q_proj", "v_proj"), // 12 groups
-        UseAsa = true, AsaTargetSubspaces = 4, InitWarmup = 1, FinalWarmup = 5, MaskInterval = 2, AsaScheduleExponent = 1,
+        R = 8,
+        NumSubspaces = 3,
+        SubspaceRank = 1,
+        InitWeights = null,
+        TargetModules = ModuleSelector.Of("q_proj", "v_proj"), // 12 groups
+        UseAsa = true,
+        AsaTargetSubspaces = 4,
+        InitWarmup = 1,
+        FinalWarmup = 5,
+        MaskInterval = 2,
+        AsaScheduleExponent = 1,
     };
 
     /// <summary>Steps 2 and 4 choose: the schedule wants 10 and 6 of 12, and one fewer goes on each time.</summary>

@@ -17,15 +17,15 @@ public sealed record LokrConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     [Range(1e-6, 1e6)]
     public double Alpha { get; init; } = 8;
 
-    /// <summary>Share of rows of ΔW dropped in training. Only its default is supported.</summary>
-    [OnlySupported(0.0)]
+    /// <summary>Chance that a row of ΔW is dropped in training.</summary>
+    [Range(0.0, 0.99)]
     public double RankDropout { get; init; }
 
-    /// <summary>Chance that a module is left out in training. Only its default is supported.</summary>
-    [OnlySupported(0.0)]
+    /// <summary>Chance that a module is left out of a step in training.</summary>
+    [Range(0.0, 0.99)]
     public double ModuleDropout { get; init; }
 
-    /// <summary>Scale what rank_dropout leaves; without it nothing changes.</summary>
+    /// <summary>Scale up what rank_dropout leaves.</summary>
     public bool RankDropoutScale { get; init; }
 
     /// <summary>Another decomposition for convolutions; linear layers do not see it.</summary>

@@ -9,13 +9,13 @@ internal sealed class LokrProjection : WeightDelta
     private readonly Weight[] _w1; // (l, m), or (l, r) and (r, m)
     private readonly Weight[] _w2; // (k, n), or (k, r) and (r, n)
     private readonly Scalar _scale;
-    private readonly string _init;
+    private readonly LokrConfig _config;
 
     public LokrProjection(LokrConfig config, Projection site)
     {
         var r = Adapters.TargetModules.ByPattern(config.RankPattern, site.Path, config.R);
         _scale = (Adapters.TargetModules.ByPattern(config.AlphaPattern, site.Path, config.Alpha) / r).ToScalar();
-        _init = config.InitWeights.Name;
+        _config = config;
         var (m, n) = Factors(site.InFeatures, config.DecomposeFactor);
         var (l, k) = Factors(site.OutFeatures, config.DecomposeFactor);
         _w1 = Factor(l, m, config.DecomposeBoth && r < Math.Max(l, m) / 2.0 ? r : null);
@@ -23,6 +23,10 @@ internal sealed class LokrProjection : WeightDelta
     }
 
     public override IEnumerable<(string Name, Weight Weight)> State => Names("lokr_w1", _w1).Concat(Names("lokr_w2", _w2));
+
+    protected override (double Share, bool Scales) RankDropout => (_config.RankDropout, _config.RankDropoutScale);
+
+    protected override double ModuleDropout => _config.ModuleDropout;
 
     public override Tensor DeltaWeight(Projection site) => kron(Product(_w1), Product(_w2)).mul(_scale);
 
@@ -34,7 +38,7 @@ internal sealed class LokrProjection : WeightDelta
             weight.Kaiming(weight.Shape[1], generator, device);
         }
 
-        switch (_init)
+        switch (_config.InitWeights.Name)
         {
             case "true":
                 _w1[0].Zeros(device);
