@@ -33,9 +33,10 @@ public abstract class Checkpoint : IDisposable
     /// <summary>
     /// Gives the weights of <paramref name="plan"/> their tensors on <paramref name="device"/>, as <paramref name="dtype"/> where
     /// they are floating-point. One that modules share may be saved under several names if their values are the same. Throws when
-    /// some are missing that the model cannot draw, or when the checkpoint holds what nobody asked for.
+    /// some are missing that the model cannot draw, or when the checkpoint holds what nobody asked for. Tensors in <paramref name="shared"/>
+    /// are taken from there.
     /// </summary>
-    public WeightPlacement Fill(WeightPlan plan, Device device, ScalarType dtype)
+    public WeightPlacement Fill(WeightPlan plan, Device device, ScalarType dtype, SharedTensors? shared = null)
     {
         var placement = plan.Place(Names);
         var missing = placement.Missing.Where(weight => !plan.MayBeMissing(weight)).Select(weight => weight.Path).ToList();
@@ -48,9 +49,14 @@ public abstract class Checkpoint : IDisposable
         foreach (var (weight, names) in placement.Whole)
         {
             using var scope = NewDisposeScope();
-            var stored = Tensor(names[0], dtype);
-            names.Skip(1).ToList().ForEach(name => CheckSame(stored, names[0], Tensor(name, dtype), name));
-            Set(weight, stored, device, dtype, plan.Quantization(weight));
+            if (shared is not null && plan.Quantization(weight) is BaseQuantization.None)
+            {
+                weight.Set(shared.Of(names[0], dtype, device, () => Loaded(Stored(names, dtype), device, dtype)));
+            }
+            else
+            {
+                Set(weight, Stored(names, dtype), device, dtype, plan.Quantization(weight));
+            }
         }
 
         foreach (var (weight, rows) in placement.InPieces)
@@ -64,9 +70,23 @@ public abstract class Checkpoint : IDisposable
 
     public abstract void Dispose();
 
+    /// <summary>The tensor that all of these names hold.</summary>
+    private Tensor Stored(IReadOnlyList<string> names, ScalarType dtype)
+    {
+        var stored = Tensor(names[0], dtype);
+        foreach (var name in names.Skip(1))
+        {
+            CheckSame(stored, names[0], Tensor(name, dtype), name);
+        }
+
+        return stored;
+    }
+
+    private static Tensor Loaded(Tensor stored, Device device, ScalarType dtype) => stored.to(stored.is_floating_point() ? dtype : stored.dtype, device);
+
     private static void Set(Weight weight, Tensor stored, Device device, ScalarType dtype, BaseQuantization quantization)
     {
-        var loaded = stored.to(stored.is_floating_point() ? dtype : stored.dtype, device);
+        var loaded = Loaded(stored, device, dtype);
         if (quantization is BaseQuantization.None)
         {
             weight.Set(loaded.MoveToOuterDisposeScope());
