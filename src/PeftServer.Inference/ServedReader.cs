@@ -3,19 +3,21 @@ using PeftServer.Core.Models;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Reading;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Engine.Weights;
 
 namespace PeftServer.Inference;
 
 /// <summary>A base that reads texts under one head: its tokenizer and its engine.</summary>
 internal sealed class ServedReader : ServedModel
 {
-    public ServedReader(BaseModel model, ModelHead head, IReadOnlyList<string>? labels, InferenceOptions options, InferenceHostOptions hostOptions)
+    public ServedReader(BaseModel model, SharedTensors shared, ModelHead head, IReadOnlyList<string>? labels, InferenceOptions options, InferenceHostOptions hostOptions)
         : base(model)
     {
         Chat = Tokenizer.ChatTemplate is null ? null : new ChatEncoder(Tokenizer);
         Engine = new ReadingEngine(new ReadingEngineOptions
         {
             ModelFolder = model.Folder,
+            Shared = shared,
             Head = head,
             Labels = labels,
             Device = options.Device,

@@ -7,6 +7,7 @@ using PeftServer.Engine.Generation;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Training;
+using PeftServer.Engine.Weights;
 
 namespace PeftServer.Inference;
 
@@ -16,13 +17,14 @@ internal sealed class ServedWriter : ServedModel
     private readonly Speech _base;
     private readonly ConcurrentDictionary<string, Speech> _adapters = [];
 
-    public ServedWriter(BaseModel model, InferenceOptions options, InferenceHostOptions hostOptions)
+    public ServedWriter(BaseModel model, SharedTensors shared, InferenceOptions options, InferenceHostOptions hostOptions)
         : base(model)
     {
         _base = new Speech(ChatOf(Tokenizer), AdapterCompanions.StopTokens(model.Folder), ForcedTokens.Read(model.Folder));
         Engine = new GenerationEngine(new GenerationEngineOptions
         {
             ModelFolder = model.Folder,
+            Shared = shared,
             Device = options.Device,
             MaxSequences = hostOptions.MaxSequences,
         });

@@ -36,7 +36,10 @@ public sealed class ServingTests : IDisposable
         var models = new[] { await ModelOfAsync(api, t5), await ModelOfAsync(api, other), await ModelOfAsync(api, bart), "t5" };
         var answers = await Task.WhenAll(models.Select(model => AskAsync(http, "/v1/completions", new JsonObject
         {
-            ["model"] = model, ["prompt"] = new JsonArray(asked[0], asked[1]), ["temperature"] = 0, ["max_tokens"] = 8,
+            ["model"] = model,
+            ["prompt"] = new JsonArray(asked[0], asked[1]),
+            ["temperature"] = 0,
+            ["max_tokens"] = 8,
         })));
 
         Texts(answers[0]).ShouldBe(["in rome today", "a"]);

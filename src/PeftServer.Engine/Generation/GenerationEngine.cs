@@ -1,6 +1,7 @@
 using System.Threading.Channels;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Generation;
 
@@ -67,7 +68,7 @@ public sealed class GenerationEngine : IDisposable
         {
             var device = Devices.Parse(_options.Device);
             using var frozen = no_grad();
-            using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16)) as LanguageModel
+            using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16), shared: _options.Shared) as LanguageModel
                 ?? throw new NotSupportedException("The model has no head that writes text.");
             using var adapters = new LoadedAdapters(model, AdapterCapacity);
             _loaded.SetResult(GenerationLimits.Of(model));
@@ -160,6 +161,9 @@ public sealed record GenerationEngineOptions
 
     /// <summary>bfloat16 base; absent: on GPUs only.</summary>
     public bool? Bf16 { get; init; }
+
+    /// <summary>Where engines of the same folder find what the others have loaded of it; null: nowhere.</summary>
+    public SharedTensors? Shared { get; init; }
 
     /// <summary>Sequences served at once.</summary>
     public int MaxSequences { get; init; } = 64;

@@ -96,8 +96,8 @@ public abstract class PretrainedModel : Module, IDisposable
     /// Loads the model in <paramref name="folder"/> (config.json and weights). Weights whose type is right already are views
     /// of the mapped file. A <paramref name="head"/> that the checkpoint was not saved with starts at random, drawn from
     /// <paramref name="seed"/>; <paramref name="labels"/> are the classes it is for, where they are not the config's. With
-    /// <paramref name="quantization"/> the matrices of the blocks are packed. Throws <see cref="CheckpointException"/> naming what is missing,
-    /// unexpected or of the wrong shape.
+    /// <paramref name="quantization"/> the matrices of the blocks are packed; <paramref name="shared"/> holds what other models of the folder
+    /// have loaded of it. Throws <see cref="CheckpointException"/> naming what is missing, unexpected or of the wrong shape.
     /// </summary>
     public static PretrainedModel Load(
         string folder,
@@ -106,14 +106,15 @@ public abstract class PretrainedModel : Module, IDisposable
         ModelHead? head = null,
         int seed = 0,
         IReadOnlyList<string>? labels = null,
-        BaseQuantization quantization = BaseQuantization.None)
+        BaseQuantization quantization = BaseQuantization.None,
+        SharedTensors? shared = null)
     {
         var config = PretrainedConfig.Read(folder);
         var model = Plan(labels is null ? config : config.WithLabels(labels), head);
         try
         {
             using var checkpoint = Checkpoint.Open(folder);
-            var placement = checkpoint.Fill(model.WeightPlan(quantization), device, dtype);
+            var placement = checkpoint.Fill(model.WeightPlan(quantization), device, dtype, shared);
             model.Drawn = placement.Missing;
             model.DrawHead(placement.Missing, device, dtype, seed);
             model.Folder = folder;

@@ -29,9 +29,9 @@ public sealed class SentenceEncoder : IDisposable
     public static bool IsIn(string folder) => File.Exists(System.IO.Path.Combine(folder, "modules.json"));
 
     /// <summary>Loads a folder. Throws <see cref="CheckpointException"/>, also for a module that is not known.</summary>
-    public static SentenceEncoder Load(string folder, Device device, ScalarType dtype)
+    public static SentenceEncoder Load(string folder, Device device, ScalarType dtype, SharedTensors? shared = null)
     {
-        var encoder = new SentenceEncoder((ClassificationModel)PretrainedModel.Load(folder, device, dtype, ModelHead.Features), folder);
+        var encoder = new SentenceEncoder((ClassificationModel)PretrainedModel.Load(folder, device, dtype, ModelHead.Features, shared: shared), folder);
         try
         {
             foreach (var (type, path) in Modules(folder))

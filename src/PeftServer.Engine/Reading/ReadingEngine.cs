@@ -3,6 +3,7 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Reading;
 
@@ -183,6 +184,9 @@ public sealed record ReadingEngineOptions
 
     /// <summary>bfloat16 base; absent: on GPUs only.</summary>
     public bool? Bf16 { get; init; }
+
+    /// <summary>Where engines of the same folder find what the others have loaded of it; null: nowhere.</summary>
+    public SharedTensors? Shared { get; init; }
 
     /// <summary>Texts read at once.</summary>
     public int MaxSequences { get; init; } = 64;

@@ -26,11 +26,11 @@ internal sealed class ReadingModel : IDisposable
     {
         if (options.Head is ModelHead.Features)
         {
-            var encoder = SentenceEncoder.Load(options.ModelFolder, device, dtype);
+            var encoder = SentenceEncoder.Load(options.ModelFolder, device, dtype, options.Shared);
             return new ReadingModel(encoder.Model, encoder);
         }
 
-        return PretrainedModel.Load(options.ModelFolder, device, dtype, options.Head, labels: options.Labels) is ClassificationModel model
+        return PretrainedModel.Load(options.ModelFolder, device, dtype, options.Head, labels: options.Labels, shared: options.Shared) is ClassificationModel model
             ? new ReadingModel(model, null)
             : throw new NotSupportedException($"A model under the head {options.Head} writes; it does not read.");
     }

@@ -41,9 +41,10 @@ public abstract class Checkpoint : IDisposable
     /// <summary>
     /// Gives the weights of <paramref name="plan"/> their tensors on <paramref name="device"/>, as <paramref name="dtype"/> where
     /// they are floating-point. One that modules share may be saved under several names if their values are the same. Throws when
-    /// some are missing that the model cannot draw, or when the checkpoint holds what nobody asked for.
+    /// some are missing that the model cannot draw, or when the checkpoint holds what nobody asked for. Tensors in <paramref name="shared"/>
+    /// are taken from there.
     /// </summary>
-    public WeightPlacement Fill(WeightPlan plan, Device device, ScalarType dtype)
+    public WeightPlacement Fill(WeightPlan plan, Device device, ScalarType dtype, SharedTensors? shared = null)
     {
         var placement = plan.Place(Names);
         var missing = placement.Missing.Where(weight => !plan.MayBeMissing(weight)).Select(weight => weight.Path).ToList();
@@ -55,21 +56,38 @@ public abstract class Checkpoint : IDisposable
 
         var parts = placement.Whole.Select(entry => new Part(entry.Key, [[entry.Value[0]]], IsStack: false, [.. entry.Value.Skip(1)]))
             .Concat(placement.InPieces.Select(entry => new Part(entry.Key, entry.Value, IsStack: true, []))).ToList();
-        var staged = parts.ConvertAll(part => Staged(part, device, dtype));
+        var isHeld = parts.ConvertAll(part => shared is not null && MayBeShared(part, plan) && shared.Holds(part.Rows[0][0], dtype, device));
+        var staged = parts.Select((part, i) => isHeld[i] ? null : Staged(part, device, dtype)).ToList();
         using var reader = new StagedReader(staged.OfType<List<FileRegion>>().SelectMany(regions => regions), device);
         for (var i = 0; i < parts.Count; i++)
         {
             using var scope = NewDisposeScope();
             var part = parts[i];
-            CheckSame(part, dtype);
-            var loaded = staged[i] is { } regions ? Copied(part, regions, reader, device, dtype) : Moved(part.IsStack ? Joined(part) : Tensor(part.Rows[0][0], dtype), device, dtype);
-            Set(part.Weight, loaded, plan.Quantization(part.Weight));
+            if (!isHeld[i])
+            {
+                CheckSame(part, dtype);
+            }
+
+            var loaded = isHeld[i] ? null
+                : staged[i] is { } regions ? Copied(part, regions, reader, device, dtype)
+                : Moved(part.IsStack ? Joined(part) : Tensor(part.Rows[0][0], dtype), device, dtype);
+            if (shared is not null && MayBeShared(part, plan))
+            {
+                part.Weight.Set(shared.Of(part.Rows[0][0], dtype, device, () => loaded!));
+            }
+            else
+            {
+                Set(part.Weight, loaded!, plan.Quantization(part.Weight));
+            }
         }
 
         return placement;
     }
 
     public abstract void Dispose();
+
+    /// <summary>A weight that stands in the checkpoint as the model has it.</summary>
+    private static bool MayBeShared(Part part, WeightPlan plan) => !part.IsStack && plan.Quantization(part.Weight) is BaseQuantization.None;
 
     private static Tensor Moved(Tensor stored, Device device, ScalarType dtype) => stored.to(stored.is_floating_point() ? dtype : stored.dtype, device);
 
