@@ -152,6 +152,7 @@ public sealed class GgufCases
     [InlineData("qwen2", "gpt2", "qwen2")]
     [InlineData("gpt2", "gpt2", "gpt-2")]
     [InlineData("llama2", "llama", "default")]
+    [InlineData("t5_spm", "t5", "default")]
     public void Tokenizer_ConvertedToGguf_GivesTheSameIds(string name, string model, string pre)
     {
         using var original = JsonDocument.Parse(File.ReadAllBytes(GoldenFolder.PathOf("tokenizers", name, "tokenizer.json")));
@@ -175,6 +176,11 @@ public sealed class GgufCases
 
     private static List<(string Key, object Value)> TokenizerMetadata(JsonElement tokenizer, string model, string pre)
     {
+        if (model == "t5")
+        {
+            return UnigramMetadata(tokenizer);
+        }
+
         var vocabulary = tokenizer.GetProperty("model").GetProperty("vocab").EnumerateObject().ToDictionary(entry => entry.Value.GetInt32(), entry => entry.Name);
         var added = tokenizer.GetProperty("added_tokens").EnumerateArray().ToDictionary(token => token.GetProperty("id").GetInt32());
         foreach (var (id, token) in added)
@@ -197,6 +203,24 @@ public sealed class GgufCases
             ("tokenizer.ggml.merges", merges),
             ("tokenizer.ggml.add_bos_token", false),
             .. tokens.Contains("<unk>") ? [("tokenizer.ggml.unknown_token_id", tokens.IndexOf("<unk>"))] : Array.Empty<(string, object)>(),
+        ];
+    }
+
+    private static List<(string Key, object Value)> UnigramMetadata(JsonElement tokenizer)
+    {
+        var pieces = tokenizer.GetProperty("model").GetProperty("vocab").EnumerateArray().Select(piece => (Token: piece[0].GetString()!, Score: piece[1].GetSingle())).ToList();
+        var added = tokenizer.GetProperty("added_tokens").EnumerateArray().ToDictionary(token => token.GetProperty("id").GetInt32());
+        var map = tokenizer.GetProperty("normalizer").GetProperty("normalizers")[0].GetProperty("precompiled_charsmap").GetBytesFromBase64();
+        return
+        [
+            ("general.architecture", "t5"),
+            ("tokenizer.ggml.model", "t5"),
+            ("tokenizer.ggml.tokens", pieces.ConvertAll(piece => piece.Token)),
+            ("tokenizer.ggml.scores", pieces.ConvertAll(piece => piece.Score)),
+            ("tokenizer.ggml.token_type", pieces.Select((piece, id) => TypeOf(piece.Token, added.GetValueOrDefault(id))).ToList()),
+            ("tokenizer.ggml.precompiled_charsmap", map.Select(one => (int)one).ToList()),
+            ("tokenizer.ggml.eos_token_id", 1),
+            ("tokenizer.ggml.unknown_token_id", 2),
         ];
     }
 
