@@ -13,7 +13,20 @@ public sealed class GgufCases
 
     public static TheoryData<string> Files => [.. Present("*.gguf")];
 
-    public static TheoryData<string> Types => [.. GgufType.Names.Where(_ => Present("types.json").Any())];
+    /// <summary>IQ1_M is in the second file alone: ggml's own decoder wrote it, over every code of each codebook.</summary>
+    public static TheoryData<string, string> Types => [.. new[] { "gguf", "gguf_codebooks" }.SelectMany(folder => TypesOf(folder).Select(name => (folder, name)))];
+
+    private static IEnumerable<string> TypesOf(string folder)
+    {
+        var path = GoldenFolder.PathOf("quantized", folder, "types.json");
+        if (!GoldenFolder.Takes("quantized", folder) || !File.Exists(path))
+        {
+            return [];
+        }
+
+        using var cases = JsonDocument.Parse(File.ReadAllBytes(path));
+        return [.. cases.RootElement.GetProperty("types").EnumerateObject().Select(type => type.Name)];
+    }
 
     private static IEnumerable<string> Present(string pattern) => GoldenFolder.Takes("quantized", "gguf") && Directory.Exists(Folder)
         ? Directory.GetFiles(Folder, pattern).Select(path => Path.GetFileNameWithoutExtension(path)).Order(StringComparer.Ordinal)
@@ -21,10 +34,10 @@ public sealed class GgufCases
 
     [Theory]
     [MemberData(nameof(Types))]
-    public void Decode_Blocks_GivesGgufsNumbers(string name)
+    public void Decode_Blocks_GivesGgufsNumbers(string folder, string name)
     {
-        using var cases = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(Folder, "types.json")));
-        using var file = SafetensorsFile.Open(Path.Combine(Folder, "types.safetensors"));
+        using var cases = JsonDocument.Parse(File.ReadAllBytes(GoldenFolder.PathOf("quantized", folder, "types.json")));
+        using var file = SafetensorsFile.Open(GoldenFolder.PathOf("quantized", folder, "types.safetensors"));
         using var scope = NewDisposeScope();
         var described = cases.RootElement.GetProperty("types").GetProperty(name);
         var type = GgufType.Of(described.GetProperty("ggml_type").GetUInt32())!;
@@ -36,6 +49,13 @@ public sealed class GgufCases
         type.Decode(raw.flatten().data<byte>().ToArray(), values);
 
         Golden.ShouldAgree(name, tensor(values).view(expected.shape), expected, 1e-7);
+    }
+
+    [Fact]
+    public void Types_ThatAreDecoded_AllHaveReferenceBlocks()
+    {
+        Assert.SkipUnless(GoldenFolder.Takes("quantized", "gguf_codebooks") && Directory.Exists(GoldenFolder.PathOf("quantized", "gguf_codebooks")), "The folder of cases is an older one.");
+        GgufType.Names.Except(TypesOf("gguf")).Except(TypesOf("gguf_codebooks")).ShouldBeEmpty();
     }
 
     [Theory]
@@ -75,6 +95,8 @@ public sealed class GgufCases
     [InlineData("gpt2", "gpt2")]
     [InlineData("falcon", "falcon")]
     [InlineData("bloom", "bloom")]
+    [InlineData("t5", "t5")]
+    [InlineData("mt5", "t5")]
     public void Load_ModelConvertedToGguf_GivesTransformersNumbers(string name, string architecture)
     {
         using var golden = new Golden(GoldenFolder.PathOf("models", name));
@@ -130,6 +152,7 @@ public sealed class GgufCases
     [InlineData("qwen2", "gpt2", "qwen2")]
     [InlineData("gpt2", "gpt2", "gpt-2")]
     [InlineData("llama2", "llama", "default")]
+    [InlineData("t5_spm", "t5", "default")]
     public void Tokenizer_ConvertedToGguf_GivesTheSameIds(string name, string model, string pre)
     {
         using var original = JsonDocument.Parse(File.ReadAllBytes(GoldenFolder.PathOf("tokenizers", name, "tokenizer.json")));
@@ -153,6 +176,11 @@ public sealed class GgufCases
 
     private static List<(string Key, object Value)> TokenizerMetadata(JsonElement tokenizer, string model, string pre)
     {
+        if (model == "t5")
+        {
+            return UnigramMetadata(tokenizer);
+        }
+
         var vocabulary = tokenizer.GetProperty("model").GetProperty("vocab").EnumerateObject().ToDictionary(entry => entry.Value.GetInt32(), entry => entry.Name);
         var added = tokenizer.GetProperty("added_tokens").EnumerateArray().ToDictionary(token => token.GetProperty("id").GetInt32());
         foreach (var (id, token) in added)
@@ -175,6 +203,24 @@ public sealed class GgufCases
             ("tokenizer.ggml.merges", merges),
             ("tokenizer.ggml.add_bos_token", false),
             .. tokens.Contains("<unk>") ? [("tokenizer.ggml.unknown_token_id", tokens.IndexOf("<unk>"))] : Array.Empty<(string, object)>(),
+        ];
+    }
+
+    private static List<(string Key, object Value)> UnigramMetadata(JsonElement tokenizer)
+    {
+        var pieces = tokenizer.GetProperty("model").GetProperty("vocab").EnumerateArray().Select(piece => (Token: piece[0].GetString()!, Score: piece[1].GetSingle())).ToList();
+        var added = tokenizer.GetProperty("added_tokens").EnumerateArray().ToDictionary(token => token.GetProperty("id").GetInt32());
+        var map = tokenizer.GetProperty("normalizer").GetProperty("normalizers")[0].GetProperty("precompiled_charsmap").GetBytesFromBase64();
+        return
+        [
+            ("general.architecture", "t5"),
+            ("tokenizer.ggml.model", "t5"),
+            ("tokenizer.ggml.tokens", pieces.ConvertAll(piece => piece.Token)),
+            ("tokenizer.ggml.scores", pieces.ConvertAll(piece => piece.Score)),
+            ("tokenizer.ggml.token_type", pieces.Select((piece, id) => TypeOf(piece.Token, added.GetValueOrDefault(id))).ToList()),
+            ("tokenizer.ggml.precompiled_charsmap", map.Select(one => (int)one).ToList()),
+            ("tokenizer.ggml.eos_token_id", 1),
+            ("tokenizer.ggml.unknown_token_id", 2),
         ];
     }
 

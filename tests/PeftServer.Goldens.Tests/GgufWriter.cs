@@ -15,19 +15,21 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
     private readonly List<(string Key, object Value)> _metadata = [("general.architecture", architecture)];
     private readonly List<(string Name, Tensor Values)> _tensors = [];
 
-    private int Heads => config.Has("num_attention_heads") ? config.Int("num_attention_heads") : config.Int("n_head");
+    private bool IsT5 => architecture is "t5" or "t5encoder";
+
+    private int Heads => IsT5 ? config.Int("num_heads") : config.Has("num_attention_heads") ? config.Int("num_attention_heads") : config.Int("n_head");
 
     private int KeyValueHeads => architecture == "falcon"
         ? config.Flag("new_decoder_architecture", false) ? config.Int("num_kv_heads") : config.Flag("multi_query", true) ? 1 : Heads
         : config.Int("num_key_value_heads", Heads);
 
-    private int Hidden => config.Has("hidden_size") ? config.Int("hidden_size") : config.Int("n_embd");
+    private int Hidden => IsT5 ? config.Int("d_model") : config.Has("hidden_size") ? config.Int("hidden_size") : config.Int("n_embd");
 
     public void Write(string path)
     {
         Describe();
         var layout = GgufArchitecture.Of(architecture);
-        var layers = config.Int("num_hidden_layers", config.Int("n_layer", 0));
+        var layers = Layers;
         foreach (var root in layout.Roots.Keys.Append("output"))
         {
             Add(layout, root);
@@ -37,7 +39,7 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
         {
             foreach (var part in layout.Parts.Keys)
             {
-                Add(layout, $"blk.{layer}.{part}");
+                Add(layout, IsT5 ? $"{part[..3]}.blk.{layer}.{part[4..]}" : $"blk.{layer}.{part}");
             }
 
             AddExperts($"model.layers.{layer}", $"blk.{layer}");
@@ -57,8 +59,14 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
         }
     }
 
-    /// <summary>The checkpoint's name of a tensor: Mixtral's experts stand in a module of another name.</summary>
-    private string? Find(string name) => checkpoint.Names.FirstOrDefault(stored => stored == name || DecoderBuffers.Rename(stored) == name);
+    /// <summary>
+    /// The checkpoint's name of a tensor: Mixtral's experts stand in a module of another name, and llama.cpp calls the way up of T5 the same
+    /// whether it is gated or not.
+    /// </summary>
+    private string? Find(string name) => checkpoint.Names.FirstOrDefault(stored =>
+        stored == name || DecoderBuffers.Rename(stored) == name || (IsT5 && stored == name.Replace("DenseReluDense.wi_1", "DenseReluDense.wi", StringComparison.Ordinal)));
+
+    private int Layers => IsT5 ? config.Int("num_layers") : config.Int("num_hidden_layers", config.Int("n_layer", 0));
 
     private void AddExperts(string module, string block)
     {
@@ -99,9 +107,15 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
     private void Describe()
     {
         Say("embedding_length", Hidden);
-        Say("block_count", config.Int("num_hidden_layers", config.Int("n_layer", 0)));
+        Say("block_count", Layers);
         Say("context_length", config.Int("max_position_embeddings", 64));
         Say("attention.head_count", Heads);
+        if (IsT5)
+        {
+            DescribeT5();
+            return;
+        }
+
         Say("attention.head_count_kv", KeyValueHeads);
         Say("feed_forward_length", config.Int("intermediate_size", config.Int("ffn_hidden_size", 4 * Hidden)));
         Say("attention.layer_norm_rms_epsilon", config.Number("rms_norm_eps", 0));
@@ -126,6 +140,17 @@ internal sealed class GgufWriter(string architecture, PretrainedConfig config, C
         {
             Say("rope.dimension_count", RotaryEmbedding.TurningDimensions(config, Hidden / Heads, architecture == "phi3" ? 1 : 0.25));
         }
+    }
+
+    private void DescribeT5()
+    {
+        Say("feed_forward_length", config.Int("d_ff"));
+        Say("attention.key_length", config.Int("d_kv"));
+        Say("attention.value_length", config.Int("d_kv"));
+        Say("attention.layer_norm_epsilon", config.Number("layer_norm_epsilon", 1e-6));
+        Say("attention.layer_norm_rms_epsilon", config.Number("layer_norm_epsilon", 1e-6));
+        Say("attention.relative_buckets_count", config.Int("relative_attention_num_buckets"));
+        _metadata.Add(($"{architecture}.decoder_start_token_id", 0));
     }
 
     private void Say(string key, object value)

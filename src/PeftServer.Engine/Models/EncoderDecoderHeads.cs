@@ -1,5 +1,3 @@
-using PeftServer.Engine.Adapters;
-
 namespace PeftServer.Engine.Models;
 
 /// <summary>An encoder and a decoder without a head.</summary>

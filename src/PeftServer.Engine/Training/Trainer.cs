@@ -321,7 +321,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         {
             adapter.Dispose();
             throw new TrainingException(
-                $"peft.modules_to_save: {spec.ModelName} has no weights for {lost.Path}, so they start at random and must be trained and saved. Add \"{lost.Path.Split('.')[^2]}\".");
+                $"peft.modules_to_save: {spec.ModelName} has no weights for {lost.Path}, so they start at random and must be trained and saved. Add \"{lost.Path.Split('.')[0]}\".");
         }
 
         if (spec.StartingAdapter is null)

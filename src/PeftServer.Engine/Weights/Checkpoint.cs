@@ -124,7 +124,7 @@ public abstract class Checkpoint : IDisposable
             return whole;
         }
 
-        var (piece, width) = (new Queue<FileRegion>(regions), regions.Take(part.Rows[0].Count).Sum(region => region.Shape.FirstOrDefault()));
+        var (piece, width) = (new Queue<FileRegion>(regions), regions.Take(part.Rows[0].Count).Sum(region => region.Shape is [var height, ..] ? height : 0));
         long[] shape = [part.Rows.Count, width, .. regions[0].Shape.Skip(1)];
         var joined = empty(shape, dtype: target, device: device); // [rows, pieces' height, …]
         for (var row = 0; row < part.Rows.Count; row++)

@@ -48,7 +48,8 @@ internal static class GgufTokenizer
         {
             "gpt2" => ReadByteLevel(file, tokens, types, special),
             "llama" => ReadSentencePieces(file, tokens, types, special),
-            var other => throw new TokenizerException($"tokenizer.ggml.model '{other}' is not supported. Supported: gpt2, llama."),
+            "t5" => ReadUnigram(file, tokens, types, special),
+            var other => throw new TokenizerException($"tokenizer.ggml.model '{other}' is not supported. Supported: gpt2, llama, t5."),
         };
         parts = parts with { AddedTokens = TokenizerFolder.WithRoles(parts, special) };
         var template = file.Metadata.GetValueOrDefault("tokenizer.chat_template") as string;
@@ -57,13 +58,7 @@ internal static class GgufTokenizer
 
     private static TokenizerParts ReadSentencePieces(GgufFile file, List<string> tokens, List<long>? types, SpecialTokens special)
     {
-        var scores = List<double>(file, "scores");
-        if (scores is not null && scores.Count != tokens.Count)
-        {
-            throw new TokenizerException("tokenizer.ggml.scores is not as long as tokenizer.ggml.tokens.");
-        }
-
-        var pieces = tokens.Select((token, i) => (token, scores?[i] ?? 0, types is null ? PieceType.Normal : (PieceType)types[i]));
+        var pieces = Pieces(file, tokens, types);
         var model = SentencePieceModel.OfPieces(pieces, Value(file, "add_space_prefix") as bool? ?? true);
         using var config = JsonDocument.Parse(new JsonObject
         {
@@ -71,6 +66,24 @@ internal static class GgufTokenizer
             ["add_eos_token"] = Value(file, "add_eos_token") as bool? ?? false,
         }.ToJsonString());
         return SentencePieceFolder.ReadBpe(model, "LlamaTokenizer", config.RootElement, special);
+    }
+
+    /// <summary>T5's: pieces by their probability, of text that a table has brought into its form.</summary>
+    private static TokenizerParts ReadUnigram(GgufFile file, List<string> tokens, List<long>? types, SpecialTokens special)
+    {
+        var map = List<long>(file, "precompiled_charsmap")?.ConvertAll(one => (byte)one).ToArray() ?? [];
+        var model = SentencePieceModel.OfPieces(Pieces(file, tokens, types), Value(file, "add_space_prefix") as bool? ?? true, map);
+        using var config = JsonDocument.Parse("""{"extra_ids": 0}"""); // they are among the pieces
+        var parts = SentencePieceFolder.ReadUnigram(model, "T5Tokenizer", config.RootElement, special);
+        return (Value(file, "add_eos_token") as bool? ?? true) ? parts : parts with { PostProcessor = null };
+    }
+
+    private static List<(string Piece, double Score, PieceType Type)> Pieces(GgufFile file, List<string> tokens, List<long>? types)
+    {
+        var scores = List<double>(file, "scores");
+        return scores is null || scores.Count == tokens.Count
+            ? [.. tokens.Select((token, i) => (token, scores?[i] ?? 0, types is null ? PieceType.Normal : (PieceType)types[i]))]
+            : throw new TokenizerException("tokenizer.ggml.scores is not as long as tokenizer.ggml.tokens.");
     }
 
     /// <summary>A byte-level BPE, written out as the <c>tokenizer.json</c> that it was converted from.</summary>

@@ -21,7 +21,7 @@ internal static class SentencePieceFolder
         return file.IsBpe ? ReadBpe(file, tokenizerClass, config, special) : ReadUnigram(file, tokenizerClass, config, special);
     }
 
-    private static TokenizerParts ReadUnigram(SentencePieceModel file, string tokenizerClass, JsonElement? config, SpecialTokens special)
+    public static TokenizerParts ReadUnigram(SentencePieceModel file, string tokenizerClass, JsonElement? config, SpecialTokens special)
     {
         var pieces = file.Pieces.Select(p => (p.Piece, p.Score)).ToList();
         var unkId = file.UnkId;

@@ -27,10 +27,10 @@ internal sealed class SentencePieceModel
     /// <summary>Index of the piece for what is unknown.</summary>
     public int? UnkId => Pieces.FindIndex(p => p.Type is PieceType.Unknown) is >= 0 and var index ? index : null;
 
-    /// <summary>A BPE whose pieces another file lists.</summary>
-    public static SentencePieceModel OfPieces(IEnumerable<(string Piece, double Score, PieceType Type)> pieces, bool addDummyPrefix)
+    /// <summary>A BPE, or with a <paramref name="charsMap"/> a unigram model, whose pieces another file lists.</summary>
+    public static SentencePieceModel OfPieces(IEnumerable<(string Piece, double Score, PieceType Type)> pieces, bool addDummyPrefix, byte[]? charsMap = null)
     {
-        var model = new SentencePieceModel { IsBpe = true, AddDummyPrefix = addDummyPrefix };
+        var model = new SentencePieceModel { IsBpe = charsMap is null, AddDummyPrefix = addDummyPrefix, CharsMap = charsMap ?? [] };
         model.Pieces.AddRange(pieces);
         model.ByteFallback = model.Pieces.Exists(piece => piece.Type is PieceType.Byte);
         return model.Pieces.Count > 0 ? model : throw new TokenizerException("The vocabulary has no pieces.");

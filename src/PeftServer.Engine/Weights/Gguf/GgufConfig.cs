@@ -33,6 +33,8 @@ internal sealed class GgufConfig
 
     public GgufArchitecture Architecture { get; }
 
+    private bool IsT5 => ArchitectureName is "t5" or "t5encoder";
+
     private int Heads { get; }
 
     private int KeyValueHeads { get; }
@@ -47,6 +49,12 @@ internal sealed class GgufConfig
     /// <summary>Hugging Face's name of a tensor.</summary>
     public string? NameOf(string tensor)
     {
+        // T5's feed-forward part has one way up, or one that is gated.
+        if (IsT5 && tensor.EndsWith(".ffn_up.weight", StringComparison.Ordinal) && !Has(tensor.Replace("ffn_up", "ffn_gate", StringComparison.Ordinal)))
+        {
+            return Architecture.NameOf(tensor)!.Replace("wi_1", "wi", StringComparison.Ordinal);
+        }
+
         // Falcon with grouped heads norms what goes into each part by itself.
         var pieces = tensor.Split('.');
         return ArchitectureName == "falcon" && pieces is ["blk", var layer, "attn_norm" or "attn_norm_2", var end] && Has("blk.0.attn_norm_2.weight")
@@ -111,6 +119,9 @@ internal sealed class GgufConfig
                 _fields["layer_norm_epsilon"] = Real("attention.layer_norm_epsilon", 1e-5);
                 _ = (Number("feed_forward_length", 0), Real("attention.max_alibi_bias", 8));
                 break;
+            case "t5" or "t5encoder":
+                FillT5();
+                break;
             default:
                 FillLikeLlama();
                 break;
@@ -174,6 +185,27 @@ internal sealed class GgufConfig
         if (Number("attention.sliding_window", 0) is > 0 and var window)
         {
             _fields["sliding_window"] = window;
+        }
+    }
+
+    private void FillT5()
+    {
+        var (layers, width) = (Number("block_count"), Number("attention.key_length", 64));
+        Set(
+            ("d_model", Hidden), ("num_layers", layers), ("num_decoder_layers", Number("decoder_block_count", layers)), ("num_heads", Heads), ("d_kv", width),
+            ("d_ff", Number("feed_forward_length")), ("n_positions", Number("context_length", 512)), ("relative_attention_num_buckets", Number("attention.relative_buckets_count", 32)),
+            ("decoder_start_token_id", Number("decoder_start_token_id", 0)));
+        if (Number("attention.value_length", width) != width)
+        {
+            throw new CheckpointException($"{ArchitectureName}.attention.value_length is not supported where it differs from key_length.");
+        }
+
+        _fields["layer_norm_epsilon"] = Real("attention.layer_norm_rms_epsilon", Real("attention.layer_norm_epsilon", 1e-6));
+        _ = Real("attention.layer_norm_epsilon", 1e-6);
+        _fields["feed_forward_proj"] = Has("enc.blk.0.ffn_gate.weight") ? "gated-gelu" : "relu";
+        if (ArchitectureName == "t5encoder")
+        {
+            _fields.Remove("num_decoder_layers");
         }
     }
 
