@@ -76,7 +76,7 @@ internal static class CpuBench
             using var row = JsonDocument.Parse(line);
             var chat = row.RootElement.GetProperty("messages").EnumerateArray()
                 .Select(message => (message.GetProperty("role").GetString()!, message.GetProperty("content").GetString()!)).ToArray();
-            var (whole, prompt) = (encoder.EncodePrompt(Conversation.Of(chat), addGenerationPrompt: false), encoder.EncodePrompt(Conversation.Of(chat[..^1])));
+            var (whole, prompt) = (encoder.EncodePrompt(Conversation.Of(chat), addGenerationPrompt: false), encoder.EncodePrompt(Conversation.Of(chat.AsSpan(..^1))));
             return new TrainingRow(whole, [.. whole.Select((_, at) => at >= prompt.Length)], i + 1);
         })];
     }
