@@ -4,12 +4,10 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Optimizers;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace PeftServer.Cli.Bench;

@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text.Json.Nodes;
 using PeftServer.Cli.Demo;
 using PeftServer.Core;
-using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Tokenizers;
