@@ -172,7 +172,7 @@ public sealed record EventObject
     public required JobEventType Type { get; init; }
 
     /// <summary>
-    /// Of metrics: step, total_steps, train_loss, train_mean_token_accuracy, valid_loss, learning_rate, … Of a
+    /// Of metrics: step, total_steps, train_loss, train_mean_token_accuracy, valid_loss, learning_rate, mfu, memory_bytes, … Of a
     /// transition: status. Of all once training has begun: attempt.
     /// </summary>
     public required IReadOnlyDictionary<string, object> Data { get; init; }

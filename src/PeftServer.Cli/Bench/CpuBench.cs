@@ -4,12 +4,10 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Training;
 using PeftServer.Engine.Training.Optimizers;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace PeftServer.Cli.Bench;
@@ -76,7 +74,7 @@ internal static class CpuBench
             using var row = JsonDocument.Parse(line);
             var chat = row.RootElement.GetProperty("messages").EnumerateArray()
                 .Select(message => (message.GetProperty("role").GetString()!, message.GetProperty("content").GetString()!)).ToArray();
-            var (whole, prompt) = (encoder.EncodePrompt(Conversation.Of(chat), addGenerationPrompt: false), encoder.EncodePrompt(Conversation.Of(chat[..^1])));
+            var (whole, prompt) = (encoder.EncodePrompt(Conversation.Of(chat), addGenerationPrompt: false), encoder.EncodePrompt(Conversation.Of(chat.AsSpan(..^1))));
             return new TrainingRow(whole, [.. whole.Select((_, at) => at >= prompt.Length)], i + 1);
         })];
     }

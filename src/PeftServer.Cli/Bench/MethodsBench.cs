@@ -1,13 +1,9 @@
 using System.Globalization;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using PeftServer.Cli.Demo;
 using PeftServer.Core;
-using PeftServer.Engine;
-using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Tokenizers;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 using PeftServer.Engine.Training;

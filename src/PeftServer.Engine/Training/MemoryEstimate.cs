@@ -36,7 +36,7 @@ internal sealed class MemoryModel
 
     /// <summary>Code and tables that a process touches once it trains; in bfloat16 those of another library.</summary>
     private const long Touched = 30 << 20;
-    private const long TouchedByHalves = 25 << 20;
+    private const long TouchedByHalves = 45 << 20;
 
     /// <summary>The planner must not fall short; on a CPU this share of what it plans with is held.</summary>
     private const double ShareOfPlan = 0.79;

@@ -122,7 +122,14 @@ public sealed class OutOfMemoryTests
         };
         var arguments = (TrainingArguments a) => a with
         {
-            MaxSteps = 3, PerDeviceTrainBatchSize = 4, EvalSteps = 1, Optim = OptimizerName.Sgd, MaxGradNorm = 0, Fast = fast, Packing = packing, MaxLength = packing ? 24 : null,
+            MaxSteps = 3,
+            PerDeviceTrainBatchSize = 4,
+            EvalSteps = 1,
+            Optim = OptimizerName.Sgd,
+            MaxGradNorm = 0,
+            Fast = fast,
+            Packing = packing,
+            MaxLength = packing ? 24 : null,
         };
         var peft = new LoraConfig { R = 4, TargetModules = ModuleSelector.AllLinear, ModulesToSave = type is TrainingMethodType.Classification ? ["score"] : null };
         return new TrainingRun(rows, new TrainingMethod { Type = type }, arguments, evaluated: rows, peft: peft);

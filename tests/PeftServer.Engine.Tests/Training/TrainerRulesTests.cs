@@ -1,8 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
 using PeftServer.Engine.Training;
-using PeftServer.Engine.Training.Optimizers;
-using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Tests.Training;
 
