@@ -23,15 +23,22 @@ public static class MethodData
     /// classes. Throws <see cref="TrainingException"/> where settings and adapter name others.
     /// </summary>
     public static IReadOnlyList<string>? Labels(
-        TrainingMethod method, Stream trainingFile, IReadOnlyList<string>? starting = null, CancellationToken cancellationToken = default) => method.Type switch
+        TrainingMethod method, Stream trainingFile, IReadOnlyList<string>? starting = null, CancellationToken cancellationToken = default)
     {
-        TrainingMethodType.Reward => ["reward"],
-        TrainingMethodType.Classification or TrainingMethodType.TokenClassification when starting is not null => method.Labels is { } given && !given.SequenceEqual(starting)
-            ? throw new TrainingException($"method.labels: the adapter that training starts from tells apart {string.Join(", ", starting)}, in this order. Leave labels out.")
-            : starting,
-        TrainingMethodType.Classification or TrainingMethodType.TokenClassification => method.Labels ?? LabelSet.Read(trainingFile, method.Format!.Value, cancellationToken),
-        _ => null,
-    };
+        if (method.Type is not (TrainingMethodType.Classification or TrainingMethodType.TokenClassification))
+        {
+            return method.Type is TrainingMethodType.Reward ? ["reward"] : null;
+        }
+
+        if (starting is null)
+        {
+            return method.Labels ?? LabelSet.Read(trainingFile, method.Format!.Value, cancellationToken);
+        }
+
+        return method.Labels is not { } given || given.SequenceEqual(starting)
+            ? starting
+            : throw new TrainingException($"method.labels: the adapter that training starts from tells apart {string.Join(", ", starting)}, in this order. Leave labels out.");
+    }
 
     /// <summary>Reads <paramref name="stream"/> for <paramref name="method"/>: a record of rows, and the account of them.</summary>
     public static (object Rows, DataSummary Summary) Read(

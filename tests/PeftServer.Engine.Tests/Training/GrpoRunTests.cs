@@ -99,7 +99,7 @@ public sealed class GrpoRunTests
         {
             if (rows > 1)
             {
-                throw new OutOfMemoryException("CUDA out of memory");
+                throw new InvalidOperationException("CUDA out of memory");
             }
         }).ShouldBe(TrainingOutcome.Succeeded);
 

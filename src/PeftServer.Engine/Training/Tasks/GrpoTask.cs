@@ -1,7 +1,6 @@
 using System.Text.Json;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Data;
-using PeftServer.Engine.Evaluation.Graders;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Objectives;
