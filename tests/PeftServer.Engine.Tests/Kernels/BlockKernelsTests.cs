@@ -62,7 +62,7 @@ public sealed class BlockKernelsTests
         var (residual, expected) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
         world.Twin.NormBackward(grad, x, norm, stats, residual, expected);
         var recorded = x.detach().to(ScalarType.Float32).requires_grad_(true);
-        world.Apply(norm, recorded).backward([grad.to(ScalarType.Float32)]);
+        World.Apply(norm, recorded).backward([grad.to(ScalarType.Float32)]);
         world.ShouldAgree(expected, recorded.grad!.Plus(residual.to(ScalarType.Float32)));
 
         world.Kernels.NormBackward(grad, x, norm, stats, residual, residual);
@@ -428,7 +428,7 @@ public sealed class BlockKernelsTests
         }
 
         /// <summary>The norm of x, in float32, by the models' own code.</summary>
-        public Tensor Apply(NormWeights norm, Tensor x)
+        public static Tensor Apply(NormWeights norm, Tensor x)
         {
             Site? site = norm.Form switch
             {
