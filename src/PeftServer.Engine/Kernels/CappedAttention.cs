@@ -9,7 +9,7 @@ namespace PeftServer.Engine.Kernels;
 internal static class CappedAttention
 {
     /// <summary>Queries at a time: enough for full speed, few enough that little is computed of what they do not see.</summary>
-    private const int Chunk = 512;
+    public const int Chunk = 512;
 
     public static AttentionState Forward(BlockKernels kernels, Tensor q, Tensor k, Tensor v, PackedBorders borders, AttentionScope scope)
     {

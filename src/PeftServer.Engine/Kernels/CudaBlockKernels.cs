@@ -117,7 +117,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
             return CappedAttention.Forward(this, q, k, v, borders, scope);
         }
 
-        if (scope.Window is null && borders.CommonLength is { } length && q.size(2) <= CudnnAttention.MaxWidth && _cudnn.IsUsable
+        if (scope.Window is null && borders.CommonLength is { } length && _cudnn.Takes(q.size(2), q.device)
             && _cudnn.TryForward(Rectangle(q, length), Rectangle(k, length), Rectangle(v, length), scope.Scale) is { } state)
         {
             return state with { Output = Rows(state.Output) };

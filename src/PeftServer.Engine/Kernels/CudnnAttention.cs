@@ -17,14 +17,51 @@ internal sealed class CudnnAttention
             return [out, lse, seed, offset]
         """;
 
-    /// <summary>Widest heads that its backward takes on every GPU that has it.</summary>
-    public const int MaxWidth = 128;
+    /// <summary>Widest heads that it takes forward and backward wherever it is.</summary>
+    private const int Certain = 128;
 
     private static readonly Lazy<jit.CompilationUnit> Compiled = new(() => jit.compile(Script + "\n"));
     private readonly Dictionary<double, Scalar> _scales = [];
 
-    /// <summary>False once a call has failed: this cuDNN or this GPU cannot.</summary>
-    public bool IsUsable { get; private set; } = true;
+    private readonly Dictionary<long, bool> _wide = [];
+    private bool _works = true; // until a call has failed: this cuDNN or this GPU cannot
+
+    /// <summary>Whether it takes heads of <paramref name="width"/>, as far as is known. Wider ones than all can are tried once, backward too.</summary>
+    public bool Takes(long width, Device device)
+    {
+        if (width <= Certain || !_works)
+        {
+            return _works;
+        }
+
+        if (!_wide.TryGetValue(width, out var takes))
+        {
+            _wide[width] = takes = TryBoth(width, device);
+            _works = true;
+        }
+
+        return takes;
+    }
+
+    private bool TryBoth(long width, Device device)
+    {
+        using var scope = NewDisposeScope();
+        var x = zeros([1, 1, 128, width], dtype: ScalarType.BFloat16, device: device);
+        try
+        {
+            if (TryForward(x, x, x, 1) is not { } state)
+            {
+                return false;
+            }
+
+            Backward(x, x, x, x, state, 1);
+            return true;
+        }
+        catch (TorchException)
+        {
+            return false;
+        }
+    }
 
     /// <summary>q [B, H, T, D], k and v [B, G, T, D]; the output is [B, H, T, D]. Null where it cannot be done.</summary>
     public AttentionState? TryForward(Tensor q, Tensor k, Tensor v, double scale)
@@ -41,7 +78,7 @@ internal sealed class CudnnAttention
         }
         catch (Exception e) when (e is ExternalException or InvalidCastException)
         {
-            IsUsable = false;
+            _works = false;
             return null;
         }
     }

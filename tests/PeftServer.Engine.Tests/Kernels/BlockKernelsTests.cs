@@ -62,7 +62,7 @@ public sealed class BlockKernelsTests
         var (residual, expected) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
         world.Twin.NormBackward(grad, x, norm, stats, residual, expected);
         var recorded = x.detach().to(ScalarType.Float32).requires_grad_(true);
-        world.Apply(norm, recorded).backward([grad.to(ScalarType.Float32)]);
+        World.Apply(norm, recorded).backward([grad.to(ScalarType.Float32)]);
         world.ShouldAgree(expected, recorded.grad!.Plus(residual.to(ScalarType.Float32)));
 
         world.Kernels.NormBackward(grad, x, norm, stats, residual, residual);
@@ -243,6 +243,30 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(dv, dv2);
     }
 
+    /// <summary>Gemma's heads, in sequences of one length and of several.</summary>
+    [Theory]
+    [InlineData("cpu", new[] { 0, 128, 256 })]
+    [InlineData("cuda:0", new[] { 0, 128, 256 })]
+    [InlineData("cuda:0", new[] { 0, 100, 256 })]
+    public void Attention_WideHeads_EqualsTheTwin(string target, int[] starts)
+    {
+        var scope = new AttentionScope(0.0625);
+        using var world = World.On(target);
+        var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
+        var (q, k, v) = (world.Random(256, 4, 256), world.Random(256, 1, 256), world.Random(256, 1, 256));
+        var grad = world.Random(256, 4, 256);
+
+        var state = world.Kernels.Attention(q, k, v, borders, scope);
+        var (dq, dk, dv) = world.Kernels.AttentionBackward(grad, q, k, v, state, borders, scope);
+
+        var expected = world.Twin.Attention(q, k, v, borders, scope);
+        var (dq2, dk2, dv2) = world.Twin.AttentionBackward(grad, q, k, v, expected, borders, scope);
+        world.ShouldAgree(state.Output, expected.Output);
+        world.ShouldAgree(dq, dq2);
+        world.ShouldAgree(dk, dk2);
+        world.ShouldAgree(dv, dv2);
+    }
+
     [Theory]
     [InlineData("cpu", true)]
     [InlineData("cpu", false)]
@@ -404,7 +428,7 @@ public sealed class BlockKernelsTests
         }
 
         /// <summary>The norm of x, in float32, by the models' own code.</summary>
-        public Tensor Apply(NormWeights norm, Tensor x)
+        public static Tensor Apply(NormWeights norm, Tensor x)
         {
             Site? site = norm.Form switch
             {

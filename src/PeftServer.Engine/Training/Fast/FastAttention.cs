@@ -1,6 +1,5 @@
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Training.Fast;
 

@@ -27,6 +27,9 @@ internal sealed record FastDecoder(
     /// <summary>Width of what stands between the maps of a feed-forward, of all the experts of a token together.</summary>
     public int Intermediate => Blocks.Max(block => block.Intermediate);
 
+    /// <summary>Experts that a token goes through; 0: there are none.</summary>
+    public int ExpertsPerToken => Blocks.Max(block => block.Experts?.Shape.PerToken ?? 0);
+
     public HeadLayout Heads => Blocks[0].Heads;
 
     /// <summary>Every linear map of the blocks.</summary>
@@ -58,9 +61,10 @@ internal sealed record FastDecoder(
     private static bool IsKnown(LlamaVariantModel model)
     {
         var variant = model.Variant;
-        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false, NormOfHeads: null } and ({ ResidualScale: 1 } or { Norms: NormLayout.Before }) && variant.RotaryDim == variant.HeadDim && GateOf(variant.Act) is not null
-            && model.norm is not null
-            && model.layers.All(layer => layer.mlp is VariantMlp || (layer.mlp is SparseMoe && variant is { Norms: NormLayout.Before, ResidualScale: 1 }));
+        var isPlainBehind = variant is { Norms: NormLayout.Before, ResidualScale: 1 }; // nothing between a sublayer's answer and the stream
+        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false, NormOfHeads: null } && GateOf(variant.Act) is not null && model.norm is not null
+            && variant.RotaryDim == variant.HeadDim && (variant.ResidualScale == 1 || variant.Norms is NormLayout.Before)
+            && model.layers.All(layer => layer.mlp is VariantMlp || (layer.mlp is SparseMoe && isPlainBehind));
     }
 
     private static GateForm? GateOf(Func<Tensor, Tensor> act) => act == Activation.Silu ? GateForm.Silu : act == Activation.TanhGelu ? GateForm.Gelu : null;
