@@ -92,14 +92,14 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     {
         var (a, b) = (At(gateUp), At(hidden));
         var (f8, inLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)hidden.stride(0) / 8);
-        Launch(form is GateForm.Silu ? "swiglu" : "geglu", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &f8, &inLd8, &ld8);
+        Launch(form is GateForm.Silu ? "swiglu" : "geglu", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
     }
 
     public override void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var (a, b, c) = (At(grad), At(gateUp), At(hidden));
         var (f8, ioLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)grad.stride(0) / 8);
-        Launch(form is GateForm.Silu ? "swiglu_backward" : "geglu_backward", ((f8 + 255) / 256, (int)gateUp.size(0)), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
+        Launch(form is GateForm.Silu ? "swiglu_backward" : "geglu_backward", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form)

@@ -140,7 +140,8 @@ internal sealed class StepRunner(
 
     /// <summary>libtorch says it in words; there is no type for it.</summary>
     internal static bool IsOutOfMemory(Exception e) => e is OutOfMemoryException || e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase)
-        || e.Message.Contains("can't allocate memory", StringComparison.OrdinalIgnoreCase);
+        || e.Message.Contains("can't allocate memory", StringComparison.OrdinalIgnoreCase)
+        || e.Message.Contains("_STATUS_ALLOC_FAILED", StringComparison.Ordinal); // cuBLAS and cuDNN, of their own workspaces
 
     private static string FirstLine(Exception e) => e.Message.Split('\n')[0];
 }

@@ -157,6 +157,25 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(expectedGradient, recorded.grad!);
     }
 
+    /// <summary>More rows than a grid's second dimension has, and rows of several blocks with a rest.</summary>
+    [Theory]
+    [InlineData("cpu", 70_000, 16)]
+    [InlineData("cpu", 5, 4104)]
+    [InlineData("cuda:0", 70_000, 16)]
+    [InlineData("cuda:0", 5, 4104)]
+    public void Gate_ManyRowsOrWideOnes_EqualsTheTwin(string target, int rows, int width)
+    {
+        using var world = World.On(target);
+        var (gateUp, grad) = (world.Random(rows, 2 * width), world.Random(rows, width));
+        var (hidden, product, expected, expectedGradient) = (world.Empty(rows, width), world.Empty(rows, width), world.Empty(rows, width), gateUp.clone());
+        world.Kernels.Gate(GateForm.Silu, gateUp, hidden);
+        world.Kernels.GateBackward(GateForm.Silu, grad, gateUp, product);
+        world.Twin.GateBackward(GateForm.Silu, grad, expectedGradient, expected);
+        world.ShouldAgree(hidden, expected);
+        world.ShouldAgree(product, expected);
+        world.ShouldAgree(gateUp, expectedGradient);
+    }
+
     public static TheoryData<string, double, double, int> Scores =>
     [
         .. from target in new[] { "cpu", "cuda:0" }

@@ -149,6 +149,13 @@ public sealed class TrainerRulesTests
     public void LossWatch_AfterLossesOfOne_FindsWhatNoRunRecoversFrom(double loss, double factor, bool isFault) =>
         (new LossWatch(factor, [.. Enumerable.Repeat(1.0, 12)]).Fault(loss) is not null).ShouldBe(isFault);
 
+    /// <summary>Where nearly all is learnt, a hard row makes a step many times the median; that is no divergence.</summary>
+    [Theory]
+    [InlineData(0.2, false)]
+    [InlineData(2.1, true)]
+    public void LossWatch_AfterTinyLosses_FindsWhatNoRunRecoversFrom(double loss, bool isFault) =>
+        (new LossWatch(20, [.. Enumerable.Repeat(0.0025, 12)]).Fault(loss) is not null).ShouldBe(isFault);
+
     [Fact]
     public void Run_DiskFull_RefusesBeforeAndWarnsBetween()
     {

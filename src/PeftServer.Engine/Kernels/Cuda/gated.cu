@@ -14,39 +14,46 @@ __device__ __forceinline__ float slope(float x, float s) {
     return s * (1.0f + z * (1.0f - s));
 }
 
+// A grid of one dimension, as others end at 65,535: where this thread is among the groups of its row.
+struct Place { size_t row; int i; };
+__device__ __forceinline__ Place place(int f8) {
+    const int parts = (f8 + blockDim.x - 1) / blockDim.x;
+    return { blockIdx.x / parts, (int)(blockIdx.x % parts * blockDim.x + threadIdx.x) };
+}
+
 // hidden = a(gate) * up for rows [gate | up] of 2 f8 groups of eight; both may be parts of wider rows.
 template <int GATE>
 __device__ __forceinline__ void gated(const uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_hidden8) {
-    const size_t row = (size_t)blockIdx.y * ld_gate_up8;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < f8; i += gridDim.x * blockDim.x) {
-        float g[8], u[8];
-        unpack(gate_up[row + i], g);
-        unpack(gate_up[row + f8 + i], u);
-        for (int k = 0; k < 8; k++) g[k] = g[k] * opening<GATE>(g[k]) * u[k];
-        hidden[(size_t)blockIdx.y * ld_hidden8 + i] = pack(g);
-    }
+    const Place at = place(f8);
+    if (at.i >= f8) return;
+    const size_t row = at.row * ld_gate_up8 + at.i;
+    float g[8], u[8];
+    unpack(gate_up[row], g);
+    unpack(gate_up[row + f8], u);
+    for (int k = 0; k < 8; k++) g[k] = g[k] * opening<GATE>(g[k]) * u[k];
+    hidden[at.row * ld_hidden8 + at.i] = pack(g);
 }
 
 // Overwrites [gate | up] with their gradients, and writes a(gate) * up on the way: the backward needs it once more.
 template <int GATE>
 __device__ __forceinline__ void gated_backward(const uint4* grad, uint4* gate_up, uint4* hidden, int f8, int ld_gate_up8, int ld_grad8) {
-    const size_t row = (size_t)blockIdx.y * ld_gate_up8;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < f8; i += gridDim.x * blockDim.x) {
-        float g[8], u[8], d[8], h[8];
-        unpack(gate_up[row + i], g);
-        unpack(gate_up[row + f8 + i], u);
-        unpack(grad[(size_t)blockIdx.y * ld_grad8 + i], d);
-        for (int k = 0; k < 8; k++) {
-            float s = opening<GATE>(g[k]);
-            float up = d[k] * g[k] * s;
-            h[k] = g[k] * s * u[k];
-            g[k] = d[k] * u[k] * slope<GATE>(g[k], s);
-            u[k] = up;
-        }
-        hidden[(size_t)blockIdx.y * f8 + i] = pack(h);
-        gate_up[row + i] = pack(g);
-        gate_up[row + f8 + i] = pack(u);
+    const Place at = place(f8);
+    if (at.i >= f8) return;
+    const size_t row = at.row * ld_gate_up8 + at.i;
+    float g[8], u[8], d[8], h[8];
+    unpack(gate_up[row], g);
+    unpack(gate_up[row + f8], u);
+    unpack(grad[at.row * ld_grad8 + at.i], d);
+    for (int k = 0; k < 8; k++) {
+        float s = opening<GATE>(g[k]);
+        float up = d[k] * g[k] * s;
+        h[k] = g[k] * s * u[k];
+        g[k] = d[k] * u[k] * slope<GATE>(g[k], s);
+        u[k] = up;
     }
+    hidden[at.row * f8 + at.i] = pack(h);
+    gate_up[row] = pack(g);
+    gate_up[row + f8] = pack(u);
 }
 
 #define GATED(NAME, GATE) \

@@ -62,7 +62,7 @@ internal sealed record FastDecoder(
     {
         var variant = model.Variant;
         var isPlainBehind = variant is { Norms: NormLayout.Before, ResidualScale: 1 }; // nothing between a sublayer's answer and the stream
-        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false, NormOfHeads: null } && GateOf(variant.Act) is not null && model.norm is not null
+        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false } and ({ QkNorm: QkNorm.None } or { NormOfHeads: null }) && GateOf(variant.Act) is not null && model.norm is not null
             && variant.RotaryDim == variant.HeadDim && (variant.ResidualScale == 1 || variant.Norms is NormLayout.Before)
             && model.layers.All(layer => layer.mlp is VariantMlp || (layer.mlp is SparseMoe && isPlainBehind));
     }
