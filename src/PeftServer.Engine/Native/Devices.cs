@@ -38,6 +38,22 @@ public static class Devices
     public static ScalarType DefaultDtype(Device device, bool? bf16) =>
         bf16 ?? device.type == DeviceType.CUDA ? ScalarType.BFloat16 : ScalarType.Float32;
 
+    /// <summary>
+    /// Has the threads that go forward and backward on a GPU make their handles of cuBLAS while there is memory. On a full GPU they cannot be made, and no smaller
+    /// batch helps, since libtorch keeps what a larger one took.
+    /// </summary>
+    public static void Prepare(Device device)
+    {
+        if (device.type is not DeviceType.CUDA)
+        {
+            return;
+        }
+
+        using var scope = NewDisposeScope();
+        var x = ones(8, 8, device: device, requires_grad: true);
+        x.mm(x).sum().backward();
+    }
+
     private static bool HasCuda() => TorchLoader.TorchCuda != 0 && cuda.is_available();
 
     private static Device Cuda(int index)

@@ -38,6 +38,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     {
         Refuse();
         var device = Devices.Parse(spec.Device);
+        Devices.Prepare(device);
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
         var labels = ReadLabels();
         using var model = LoadModel(device, dtype, labels);

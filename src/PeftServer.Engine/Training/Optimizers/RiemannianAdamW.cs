@@ -34,11 +34,11 @@ public sealed class RiemannianAdamW : Optimizer
     {
         if (_pairs.TryGetValue(slice.Name, out var pair))
         {
-            // The first of a pair changes it, so both inverses are made before.
+            // The first of a pair changes it, so both inverses are made before, and the second's outlives this update.
             if (!_inverses.ContainsKey(slice.Name))
             {
-                _inverses[pair.A.Path] = Inverse(pair.B.Value.t());
-                _inverses[pair.B.Path] = Inverse(pair.A.Value);
+                _inverses[pair.A.Path] = Inverse(pair.B.Value.t()).MoveToOuterDisposeScope();
+                _inverses[pair.B.Path] = Inverse(pair.A.Value).MoveToOuterDisposeScope();
             }
 
             _inverses.Remove(slice.Name, out var inverse);
