@@ -8,6 +8,7 @@ using PeftServer.Engine.Weights;
 namespace PeftServer.Engine.Tests.Training;
 
 /// <summary>Memory that runs out in the trial of the longest rows, in a step, in an evaluation: batches get smaller, what comes out stays.</summary>
+[Collection("what a GPU's memory holds")] // one at a time: the allocator counts for all
 public sealed class OutOfMemoryTests
 {
     private static readonly string[] Texts = [.. Enumerable.Range(0, 8).Select(i =>
