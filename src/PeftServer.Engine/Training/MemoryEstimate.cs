@@ -78,7 +78,9 @@ internal sealed class MemoryModel
         var (weights, trained) = (Weights(), Trained());
         if (_fast is { } fast)
         {
-            var planner = ActivationPlanner.ForBytes(Math.Max(0, free - runtime - weights - trained), fast);
+            var planner = ActivationPlan.Of(_spec.Training.GradientCheckpointing) is { } told
+                ? ActivationPlanner.Always(told, fast)
+                : ActivationPlanner.ForBytes(Math.Max(0, free - runtime - weights - trained), fast);
             var largest = Rows(batches.MaxBy(batch => batch.TokenCount)!);
             var plan = planner.For(largest);
             return new(runtime, weights, trained, Math.Max(Slack(planner.Bytes(plan, largest)), Otherwise()), $"hand-written step, {plan}");

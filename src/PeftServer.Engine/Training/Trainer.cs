@@ -248,7 +248,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private void Refuse()
     {
-        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).Concat(spec.Method.Faults(_arguments)).FirstOrDefault() is { } fault)
+        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).Concat(spec.Method.Faults(_arguments)).Concat(spec.Method.Refused(_arguments)).FirstOrDefault() is { } fault)
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }

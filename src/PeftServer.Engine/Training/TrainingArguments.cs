@@ -153,6 +153,12 @@ public sealed record TrainingArguments
     /// <summary>Use the hand-written kernels where they apply (CUDA). False: plain tensor code everywhere.</summary>
     public bool Fast { get; init; } = true;
 
+    /// <summary>
+    /// Activations are computed again on the way back instead of kept: less memory for about a third more time. Absent: the hand-written step does so where memory asks for
+    /// it. True needs that step; false has it keep them.
+    /// </summary>
+    public bool? GradientCheckpointing { get; init; }
+
     /// <summary>The same bytes from the same seed on a GPU too, at some cost in speed.</summary>
     public bool Deterministic { get; init; }
 

@@ -84,6 +84,29 @@ public sealed class TrainerRulesTests
     }
 
     [Fact]
+    public void Run_GradientCheckpointing_ComputesAgainAndChangesNothing()
+    {
+        using var kept = new TrainingRun(Texts, dropout: 0, change: a => a with { MaxSteps = 3, GradientCheckpointing = false });
+        using var again = new TrainingRun(Texts, dropout: 0, change: a => a with { MaxSteps = 3, GradientCheckpointing = true });
+        kept.Run().ShouldBe(TrainingOutcome.Succeeded);
+        again.Run().ShouldBe(TrainingOutcome.Succeeded);
+
+        kept.Messages.ShouldContain("activations kept");
+        again.Messages.ShouldContain("activations computed again");
+        again.Losses.Zip(kept.Losses).ShouldAllBe(pair => Math.Abs(pair.First - pair.Second) < 1e-4 * pair.Second);
+    }
+
+    [Fact]
+    public void Run_GradientCheckpointingWhereNothingComputesAgain_NamesTheFieldAndWhy()
+    {
+        using var dropout = new TrainingRun(Texts, change: a => a with { GradientCheckpointing = true });
+        Should.Throw<TrainingException>(() => dropout.Run()).Message.ShouldContain("gradient_checkpointing: only the hand-written step computes activations again, and it does not apply: lora_dropout is not 0");
+
+        using var pairs = new TrainingRun(["""{"prompt": "Colour: ", "chosen": "blue", "rejected": "red"}"""], new TrainingMethod { Type = TrainingMethodType.Dpo }, a => a with { GradientCheckpointing = true });
+        Should.Throw<TrainingException>(() => pairs.Run()).Message.ShouldContain("gradient_checkpointing: The method Dpo keeps its activations");
+    }
+
+    [Fact]
     public void Run_LongEvaluation_SaysHowFarItIs()
     {
         using var run = new TrainingRun(Texts, change: a => a with { MaxSteps = 1 }, evaluated: Texts) { Clock = new SlowClock() };

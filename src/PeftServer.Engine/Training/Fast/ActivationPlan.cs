@@ -31,6 +31,14 @@ internal readonly record struct ActivationPlan(ActivationMode Mode, int PassToke
 
     public static ActivationPlan Offload => new(ActivationMode.Offload, LeanTokens);
 
+    /// <summary>What a setting asks for; null where memory decides.</summary>
+    public static ActivationPlan? Of(bool? gradientCheckpointing) => gradientCheckpointing switch
+    {
+        true => Lean,
+        false => Keep,
+        null => null,
+    };
+
     public override string ToString() => (Mode switch
     {
         ActivationMode.Keep => "activations kept",
