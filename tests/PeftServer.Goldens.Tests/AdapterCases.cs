@@ -98,7 +98,7 @@ public sealed class AdapterCases
     }
 
     /// <summary>The adapter as the case begins; C3A with PEFT's own gradient, which no file of PEFT's says.</summary>
-    private static Adapter Initial(string folder, PretrainedModel model)
+    internal static Adapter Initial(string folder, PretrainedModel model)
     {
         var config = AdapterFile.ReadConfig(folder);
         var adapter = (config is C3aConfig c3a ? c3a with { Gradient = C3aGradient.Peft } : config).CreateAdapter(model);
@@ -156,7 +156,7 @@ public sealed class AdapterCases
     }
 
     /// <summary>What a prompt method trains is not what it saves: the case holds it beside the file.</summary>
-    private static void SetInitial(Golden golden, Adapter adapter)
+    internal static void SetInitial(Golden golden, Adapter adapter)
     {
         var weights = adapter.TrainingState.ToDictionary(entry => entry.Key, entry => entry.Weight);
         foreach (var name in golden.Names.Where(name => name.StartsWith("init.", StringComparison.Ordinal)))

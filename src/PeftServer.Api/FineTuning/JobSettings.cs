@@ -55,7 +55,7 @@ internal sealed partial record JobSettings(AdapterConfig Peft, TrainingMethod Me
         var settings = new JobSettings(peft with { TaskType = method.TaskType }, method, Merge(request), AutoOf(request, document));
         faults.AddRange(Ranges("peft", settings.Peft, settings.Peft.Faults()));
         faults.AddRange(Ranges($"method.{request.Method?.Name ?? "supervised"}", method.Given, [.. method.Faults(), .. settings.Auto.Contains(AutoSettings.BatchSize) ? [] : method.Faults(Merge(request))]));
-        faults.AddRange(Ranges("training", settings.Training, [.. settings.Training.Faults(), .. method.Refused(settings.Training)]));
+        faults.AddRange(Ranges("training", settings.Training, [.. settings.Training.Faults()]));
         if (request.ValidationFile is null && settings.Training.NeedsEvaluation is { } field)
         {
             faults.Add(new($"training.{field} needs evaluations. Add validation_file, or leave it out.", $"training.{field}", "invalid_value"));

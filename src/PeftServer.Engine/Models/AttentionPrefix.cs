@@ -13,8 +13,10 @@ public class AttentionPrefix : IDisposable
     /// <param name="positions">Positions that they take up: the sequence's own tokens count from here on.</param>
     public AttentionPrefix(IReadOnlyDictionary<int, (Tensor Keys, Tensor Values)> layers, int positions)
     {
-        (_layers, Positions) = (layers, positions);
-        foreach (var (keys, values) in layers.Values)
+        var all = GradientCheckpoints.Cut([.. layers.Values.SelectMany(layer => new[] { layer.Keys, layer.Values })]);
+        _layers = layers.Keys.Select((layer, i) => (layer, Keys: all[2 * i], Values: all[(2 * i) + 1])).ToDictionary(entry => entry.layer, entry => (entry.Keys, entry.Values));
+        Positions = positions;
+        foreach (var (keys, values) in _layers.Values)
         {
             keys.DetachFromDisposeScope();
             values.DetachFromDisposeScope();

@@ -133,7 +133,7 @@ internal sealed class BartStack : Module
         x = layernorm_embedding.Forward(x, batch);
         foreach (var layer in layers)
         {
-            x = layer.Forward(x, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, batch));
         }
 
         return x.MoveToOuterDisposeScope(); // [n, width]

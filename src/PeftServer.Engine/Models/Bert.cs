@@ -46,7 +46,7 @@ internal sealed class BertModel : Encoder
         x = embeddings_project?.Forward(x, batch) ?? x; // [n, hidden]
         foreach (var layer in encoder.layer)
         {
-            x = layer.Forward(x, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, batch));
         }
 
         return x.MoveToOuterDisposeScope();

@@ -29,7 +29,7 @@ internal sealed class BloomModel : Decoder
         var x = word_embeddings_layernorm.Forward(word_embeddings.Forward(batch.Ids, batch), batch); // [n, hidden]
         foreach (var block in h)
         {
-            x = block.Forward(x, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => block.Forward(h, batch));
         }
 
         return ln_f.Forward(x, batch).MoveToOuterDisposeScope();

@@ -86,12 +86,14 @@ internal sealed class DebertaV2Encoder : Module
         if (rel_embeddings is not null)
         {
             relative = rel_embeddings.Forward(tensor(Enumerable.Range(0, rel_embeddings.Count).Select(row => (long)row).ToArray(), device: x.device), rows);
-            relative = LayerNorm?.Forward(relative, rows) ?? relative;
+            relative = GradientCheckpoints.Cut(LayerNorm?.Forward(relative, rows) ?? relative);
         }
 
+        x = GradientCheckpoints.Cut(x); // the convolution reads it too
         for (var i = 0; i < layer.Count; i++)
         {
-            var y = layer[i].Forward(x, relative, rows, batch); // [n, hidden]
+            var one = layer[i];
+            var y = GradientCheckpoints.Layer(x, batch, h => one.Forward(h, relative, rows, batch), relative, rows); // [n, hidden]
             x = i == 0 && conv is not null ? conv.Forward(x, y, batch) : y;
         }
 

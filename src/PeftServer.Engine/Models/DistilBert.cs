@@ -19,7 +19,7 @@ internal sealed class DistilBertModel(PretrainedConfig config) : Encoder
         var x = invertible_adapters.Forward(embeddings.Forward(batch), batch); // [n, width]
         foreach (var layer in transformer.layer)
         {
-            x = layer.Forward(x, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, batch));
         }
 
         return x.MoveToOuterDisposeScope();

@@ -48,6 +48,11 @@ public sealed class EncodedSource : IDisposable
 
     public void Dispose()
     {
+        if (GradientCheckpoints.Keeps(this))
+        {
+            return;
+        }
+
         Batch.Dispose();
         Hidden.Dispose();
         foreach (var prefix in Prefixes)

@@ -73,7 +73,7 @@ internal sealed class EncoderDecoderForClassification : ClassificationModel
 
         // Padding is nothing to the encoder, and so nothing that the decoder looks at.
         using var texts = ForwardBatch.Packed([.. rows.Select((row, i) => row[..batch.RealLength(sequences[i])])], run.Adapters, batch.Ids.device, batch.Dropout, encodes: true);
-        using var source = new EncodedSource(texts, _body.Encode(texts));
+        using var source = new EncodedSource(texts, GradientCheckpoints.Cut(_body.Encode(texts)));
         var tasks = batch.Tasks.Count == 0 ? null : sequences.ConvertAll(batch.TaskOf);
         using var written = ForwardBatch.Packed([.. rows.Select(row => row.SkipLast(1).Prepend(_start).ToArray())], run.Adapters, batch.Ids.device, batch.Dropout, tasks, source);
         var hidden = _body.Decode(written); // [n, width]

@@ -30,7 +30,7 @@ internal sealed class FalconModel : Decoder
         var angle = _rotary?.At(batch, x.dtype);
         foreach (var layer in h)
         {
-            x = layer.Forward(x, angle, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, angle, batch), angle?.Cos, angle?.Sin);
         }
 
         return ln_f.Forward(x, batch).MoveToOuterDisposeScope();

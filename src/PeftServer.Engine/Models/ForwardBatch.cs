@@ -283,7 +283,7 @@ public sealed class ForwardBatch : IDisposable
     {
         if (!_made.TryGetValue(key, out var made))
         {
-            _made[key] = made = make().DetachFromDisposeScope();
+            _made[key] = made = GradientCheckpoints.Cut(make()).DetachFromDisposeScope();
         }
 
         return made;
@@ -312,6 +312,11 @@ public sealed class ForwardBatch : IDisposable
 
     public void Dispose()
     {
+        if (GradientCheckpoints.Keeps(this))
+        {
+            return;
+        }
+
         foreach (var made in _made.Values)
         {
             made.Dispose();

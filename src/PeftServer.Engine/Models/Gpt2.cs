@@ -32,7 +32,7 @@ internal sealed class Gpt2Model : Decoder
         x = invertible_adapters.Forward(x, batch);
         foreach (var block in h)
         {
-            x = block.Forward(x, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => block.Forward(h, batch));
         }
 
         return ln_f.Forward(x, batch).MoveToOuterDisposeScope();

@@ -30,7 +30,7 @@ internal sealed class GptJModel : Decoder
         var angle = _rotary.At(batch, x.dtype);
         foreach (var block in h)
         {
-            x = block.Forward(x, angle, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => block.Forward(h, angle, batch), angle.Cos, angle.Sin);
         }
 
         return ln_f.Forward(x, batch).MoveToOuterDisposeScope();

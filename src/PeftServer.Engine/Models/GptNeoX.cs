@@ -31,7 +31,7 @@ internal sealed class GptNeoXModel : Decoder
         var angle = _rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
-            x = layer.Forward(x, angle, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, angle, batch), angle.Cos, angle.Sin);
         }
 
         return final_layer_norm.Forward(x, batch).MoveToOuterDisposeScope();

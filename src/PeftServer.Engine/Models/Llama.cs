@@ -62,7 +62,7 @@ internal sealed class LlamaModel : Module
         var angle = Rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
-            x = layer.Forward(x, angle, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, angle, batch), angle.Cos, angle.Sin);
         }
 
         return norm.Forward(x, batch).MoveToOuterDisposeScope(); // [n, hidden]

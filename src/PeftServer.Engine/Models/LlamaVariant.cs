@@ -141,7 +141,8 @@ internal sealed class LlamaVariantModel : Decoder
         var local = LocalRotary?.At(batch, x.dtype);
         for (var i = 0; i < layers.Count; i++)
         {
-            x = layers[i].Forward(x, Variant.Window(i) is null ? angle : local ?? angle, batch);
+            var (layer, turns) = (layers[i], Variant.Window(i) is null ? angle : local ?? angle);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, turns, batch), turns.Cos, turns.Sin);
         }
 
         return (norm ?? final_layernorm)!.Forward(x, batch).MoveToOuterDisposeScope(); // [n, hidden]

@@ -39,7 +39,8 @@ internal sealed class ModernBertModel : Encoder
         var (everywhere, near) = (_rotary.At(batch, x.dtype), _localRotary.At(batch, x.dtype));
         foreach (var layer in layers)
         {
-            x = layer.Forward(x, layer.Slides ? near : everywhere, batch);
+            var angle = layer.Slides ? near : everywhere;
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, angle, batch), angle.Cos, angle.Sin);
         }
 
         return final_norm.Forward(x, batch).MoveToOuterDisposeScope();

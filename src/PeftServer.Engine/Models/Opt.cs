@@ -47,7 +47,7 @@ internal sealed class OptDecoder : Module
         x = (project_in?.Forward(x, batch) ?? x).Plus(embed_positions.Forward(batch.Positions.add(Offset), batch)); // [n, hidden]
         foreach (var layer in layers)
         {
-            x = layer.Forward(x, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, batch));
         }
 
         x = final_layer_norm?.Forward(x, batch) ?? x;

@@ -326,7 +326,7 @@ public abstract class Seq2SeqLanguageModel(PretrainedConfig config) : LanguageMo
         var batch = ForwardBatch.Packed(texts, adapters, Device, dropout, tasks, encodes: true);
         try
         {
-            return new EncodedSource(batch, Encode(batch), CrossPrefixes(adapters));
+            return new EncodedSource(batch, GradientCheckpoints.Cut(Encode(batch)), CrossPrefixes(adapters));
         }
         catch
         {

@@ -124,7 +124,7 @@ internal sealed class T5Stack : Module
         using var bias = _positions.Of(block[0].SelfAttention.relative_attention_bias!, batch);
         foreach (var one in block)
         {
-            x = one.Forward(x, bias, batch);
+            x = GradientCheckpoints.Layer(x, batch, h => one.Forward(h, bias, batch), bias);
         }
 
         return final_layer_norm.Forward(x, batch).MoveToOuterDisposeScope(); // [n, width]

@@ -34,7 +34,7 @@ internal sealed class T5Positions(int buckets, int farthest, bool bidirectional)
         using var scope = NewDisposeScope();
         using var rows = ForwardBatch.Heads([new AdapterRun(batch.Runs[0].Adapters, 0, buckets)], batch.Ids.device);
         var scores = table.Forward(tensor(Enumerable.Range(0, buckets).Select(row => (long)row).ToArray(), device: batch.Ids.device), rows); // [buckets, H]
-        return new T5PositionBias(this, scores.MoveToOuterDisposeScope(), bidirectional, shifts is [var shift] ? shift : 0);
+        return new T5PositionBias(this, GradientCheckpoints.Cut(scores).MoveToOuterDisposeScope(), bidirectional, shifts is [var shift] ? shift : 0);
     }
 
     /// <summary>distances: position of the key less that of the query, int64; the result has the same shape.</summary>
@@ -77,7 +77,8 @@ internal sealed class T5PositionBias(T5Positions positions, Tensor scores, bool 
         {
             using var scope = NewDisposeScope();
             var rows = positions.Bucket(Distances(q, k).add(_shift, One)).flatten(); // [T·S]
-            _made[lengths] = bias = scores.index_select(0, rows).view(q.size(0), k.size(0), -1).permute(2, 0, 1).contiguous().DetachFromDisposeScope();
+            bias = scores.index_select(0, rows).view(q.size(0), k.size(0), -1).permute(2, 0, 1).contiguous();
+            _made[lengths] = bias = GradientCheckpoints.Cut(bias).DetachFromDisposeScope();
         }
 
         return bias; // [H, T, S]
@@ -85,6 +86,11 @@ internal sealed class T5PositionBias(T5Positions positions, Tensor scores, bool 
 
     public void Dispose()
     {
+        if (GradientCheckpoints.Keeps(this))
+        {
+            return;
+        }
+
         foreach (var bias in _made.Values)
         {
             bias.Dispose();

@@ -14,7 +14,7 @@ internal sealed class AutogradStep(CausalLanguageModel model, Adapter adapter, S
         using var scope = NewDisposeScope();
         using var factor = scale.ToScalar();
         var (sum, correct) = SftLoss.Compute(model, [adapter], batch, dropout, settings);
-        sum.mul(factor).backward();
+        GradientCheckpoints.Backward(sum.mul(factor));
         return (sum.detach().MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 

@@ -67,7 +67,7 @@ internal sealed class MemoryModel
         var obstacle = model is not CausalLanguageModel causal || settings is not (SftSettings or PretrainingSettings) ? "the method has no hand-written step"
             : TrainingSteps.Obstacle(causal, adapter, device, spec.Training, spec.Peft, settings as SftSettings ?? new SftSettings());
         _fast = obstacle is null ? FastDecoder.Of((CausalLanguageModel)model, out _) : null;
-        _plain = $"plain tensor code under autograd: {obstacle}";
+        _plain = $"plain tensor code under autograd{(spec.Training.GradientCheckpointing is true ? ", activations computed again" : "")}: {obstacle}";
     }
 
     private bool OnGpu => _device.type is DeviceType.CUDA;
@@ -142,19 +142,39 @@ internal sealed class MemoryModel
     {
         var rows = shape.Lengths.Count + shape.Sources.Count;
         double tokens = shape.TokenCount + (rows * _adapter.PromptRows);
-        var kept = tokens * PerToken() * _element;
+        var kept = tokens * Kept() * _element;
         var scores = _model.OutputHead is null ? 0 : 4.0 * shape.Scored * _model.Config.VocabSize * sizeof(float);
         var used = kept + Math.Max(scores, tokens * Widest() * 4 * _element);
         return OnGpu ? used
             : (used * (tokens * Widest() * _element > LargestHeapBlock ? 1.1 : HeapSlack)) + Touched + (_element < 4 ? TouchedByHalves : 0);
     }
 
-    /// <summary>Values that a token leaves behind in the graph.</summary>
-    private double PerToken()
+    /// <summary>Values that a token leaves behind in the graph; where layers run again, what goes into each, and all of the largest.</summary>
+    private double Kept()
+    {
+        if (_spec.Training.GradientCheckpointing is not true)
+        {
+            return PerToken(_model.Sites());
+        }
+
+        var layers = _model.Sites().ToLookup(site => LayerOf(site.Path));
+        var inputs = layers.Count(layer => layer.Key is not null) * (double)_model.HiddenSize;
+        return inputs + layers.Max(layer => layer.Key is null ? 0 : PerToken(layer)) + PerToken(layers[null]);
+    }
+
+    /// <summary>The path up to the number of the layer; null outside of the stacks.</summary>
+    private static string? LayerOf(string path)
+    {
+        var parts = path.Split('.');
+        var number = Array.FindIndex(parts, part => part.All(char.IsAsciiDigit));
+        return number < 0 ? null : string.Join('.', parts[..(number + 1)]);
+    }
+
+    private double PerToken(IEnumerable<Site> sites)
     {
         var parts = _adapter.Parts.ToLookup(entry => entry.Site, entry => entry.Part);
         var sum = 0.0;
-        foreach (var site in _model.Sites().Where(site => site.Path != _model.OutputHead && site is not Embedding))
+        foreach (var site in sites.Where(site => site.Path != _model.OutputHead && site is not Embedding))
         {
             var (name, here) = (site.Path[(site.Path.LastIndexOf('.') + 1)..], parts[site].ToList());
             if (site is not Projection { InFeatures: var width, OutFeatures: var height })

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using PeftServer.Engine.Adapters;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 
@@ -7,13 +8,14 @@ namespace PeftServer.Engine.Training;
 
 /// <summary>
 /// One optimizer step over one window of micro-batches. Where a micro-batch does not fit into memory, it and all later ones are split and the step is done again:
-/// the window's weights do not depend on how it is cut, so the maths stays what it was.
+/// the window's weights do not depend on how it is cut, so the maths stays what it was. What cannot be split goes on with its activations computed again.
 /// </summary>
 internal sealed class StepRunner(
     TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter, TrainingArguments arguments, EventLog events, TrainerControl control)
 {
     private readonly TrainingFlops _flops = new(adapter.Model, adapter);
     private int _rowsAtOnce = arguments.PerDeviceTrainBatchSize;
+    private bool _runsAgain = arguments.GradientCheckpointing is true;
 
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
     public Action<int>? BeforeMicroBatch { get; init; }
@@ -102,6 +104,7 @@ internal sealed class StepRunner(
 
             BeforeMicroBatch?.Invoke(rows[Math.Min(i, rows.Count - 1)].Length);
             using var inner = NewDisposeScope(); // activations go before the next micro-batch comes
+            using var checkpoints = GradientCheckpoints.Begin(_runsAgain);
             totals.Add(window[i].ForwardBackward(dropout));
         }
 
@@ -114,24 +117,32 @@ internal sealed class StepRunner(
     private void Split(Exception e, int rows)
     {
         var tried = Math.Min(rows, _rowsAtOnce);
-        RefuseSplit(e, tried, task.CanSplit, "A micro-batch");
+        if ((tried == 1 || !task.CanSplit) && arguments.GradientCheckpointing is null && !_runsAgain && task.UsesAutograd)
+        {
+            _runsAgain = true;
+            events.Message(
+                $"A micro-batch of {tried} rows does not fit into memory and cannot be split; from here on activations are computed again on the way back (gradient_checkpointing). The step is the same, and takes about a third longer.", TrainingEventLevel.Warn);
+            return;
+        }
+
+        RefuseSplit(e, tried, task.CanSplit, "A micro-batch", arguments.GradientCheckpointing is false && task.UsesAutograd ? "Leave gradient_checkpointing = false out, lower" : "Lower");
         _rowsAtOnce = (tried + 1) / 2;
         events.Message(
             $"A micro-batch of {tried} rows does not fit into memory; from here on it is {_rowsAtOnce}. The step is the same: its gradients are added up before the weights move.", TrainingEventLevel.Warn);
     }
 
-    /// <summary>Throws where <paramref name="what"/>, of so many rows, cannot be made smaller.</summary>
-    internal static void RefuseSplit(Exception e, int rows, bool canSplit, string what)
+    /// <summary>Throws where <paramref name="what"/>, of so many rows, cannot be made smaller; <paramref name="lower"/> begins the advice.</summary>
+    internal static void RefuseSplit(Exception e, int rows, bool canSplit, string what, string lower = "Lower")
     {
         if (rows == 1)
         {
-            throw new TrainingException($"A single row does not fit into memory. Lower max_length, or take a smaller model. ({FirstLine(e)})");
+            throw new TrainingException($"A single row does not fit into memory. {lower} max_length, or take a smaller model. ({FirstLine(e)})");
         }
 
         if (!canSplit)
         {
             throw new TrainingException(
-                $"{what} of {rows} rows does not fit into memory, and its rows are compared with each other, so it cannot be split. Lower per_device_train_batch_size or max_length. ({FirstLine(e)})");
+                $"{what} of {rows} rows does not fit into memory, and its rows are compared with each other, so it cannot be split. {lower} per_device_train_batch_size or max_length. ({FirstLine(e)})");
         }
     }
 

@@ -70,6 +70,11 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         var run = new RunState(_startingSha256, progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), task, optimizer, adapter);
         var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
+        if (_arguments.GradientCheckpointing is true && task.UsesAutograd)
+        {
+            events.Message("Activations are computed again on the way back: gradient_checkpointing is true.");
+        }
+
         if ((TriesLongest ?? device.type is DeviceType.CUDA) && progress.StepsDone < plan.TotalSteps && task is not GrpoTask)
         {
             steps.TryLongest();
@@ -248,7 +253,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
     private void Refuse()
     {
-        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).Concat(spec.Method.Faults(_arguments)).Concat(spec.Method.Refused(_arguments)).FirstOrDefault() is { } fault)
+        if (_arguments.Faults().Concat(spec.Peft.Faults()).Concat(spec.Method.Faults()).Concat(spec.Method.Faults(_arguments)).FirstOrDefault() is { } fault)
         {
             throw new TrainingException($"{string.Join(", ", fault.MemberNames)}: {fault.ErrorMessage}");
         }

@@ -154,8 +154,8 @@ public sealed record TrainingArguments
     public bool Fast { get; init; } = true;
 
     /// <summary>
-    /// Activations are computed again on the way back instead of kept: less memory for about a third more time. Absent: the hand-written step does so where memory asks for
-    /// it. True needs that step; false has it keep them.
+    /// Activations are computed again on the way back instead of kept: less memory for about a third more time. Absent: where memory asks for it, in the hand-written step
+    /// layer by layer, elsewhere once a single row does not fit. True: always; false: never.
     /// </summary>
     public bool? GradientCheckpointing { get; init; }
 

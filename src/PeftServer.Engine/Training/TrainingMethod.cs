@@ -147,16 +147,6 @@ public sealed record TrainingMethod
 
     /// <summary>What contradicts how the run trains: field of the method and remedy.</summary>
     public IEnumerable<ValidationResult> Faults(TrainingArguments training) => Settings is GrpoSettings settings ? RolloutPlan.Faults(training, settings) : [];
-
-    /// <summary>What of the arguments this method cannot do: field and remedy.</summary>
-    public IEnumerable<ValidationResult> Refused(TrainingArguments training)
-    {
-        if (training.GradientCheckpointing is true && Type is not (TrainingMethodType.Supervised or TrainingMethodType.Pretraining))
-        {
-            yield return new(
-                $"The method {Type} keeps its activations. Leave gradient_checkpointing out, or lower per_device_train_batch_size or max_length.", ["gradient_checkpointing"]);
-        }
-    }
 }
 
 /// <summary>Settings that can contradict each other, beyond the range of each.</summary>

@@ -18,12 +18,6 @@ internal static class TrainingSteps
     {
         if (Obstacle(model, adapter, device, arguments, config, settings) is { } obstacle)
         {
-            if (arguments.GradientCheckpointing is true)
-            {
-                throw new TrainingException(
-                    $"gradient_checkpointing: only the hand-written step computes activations again, and it does not apply: {obstacle}. Leave it out, or lower per_device_train_batch_size or max_length.");
-            }
-
             var plain = new AutogradStep(model, adapter, settings);
             report($"Training with {plain.Description}: {obstacle}.");
             return plain;

@@ -97,16 +97,6 @@ public sealed class TrainerRulesTests
     }
 
     [Fact]
-    public void Run_GradientCheckpointingWhereNothingComputesAgain_NamesTheFieldAndWhy()
-    {
-        using var dropout = new TrainingRun(Texts, change: a => a with { GradientCheckpointing = true });
-        Should.Throw<TrainingException>(() => dropout.Run()).Message.ShouldContain("gradient_checkpointing: only the hand-written step computes activations again, and it does not apply: lora_dropout is not 0");
-
-        using var pairs = new TrainingRun(["""{"prompt": "Colour: ", "chosen": "blue", "rejected": "red"}"""], new TrainingMethod { Type = TrainingMethodType.Dpo }, a => a with { GradientCheckpointing = true });
-        Should.Throw<TrainingException>(() => pairs.Run()).Message.ShouldContain("gradient_checkpointing: The method Dpo keeps its activations");
-    }
-
-    [Fact]
     public void Run_LongEvaluation_SaysHowFarItIs()
     {
         using var run = new TrainingRun(Texts, change: a => a with { MaxSteps = 1 }, evaluated: Texts) { Clock = new SlowClock() };

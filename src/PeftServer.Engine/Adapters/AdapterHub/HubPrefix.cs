@@ -95,7 +95,11 @@ internal sealed class GatedPrefix(HubAdapter adapter, AttentionKind kind, IReadO
     public bool Belongs(HubAdapter owner, AttentionKind place) => ReferenceEquals(owner, adapter) && place == kind;
 
     /// <summary>gate: [1] or [2], for keys and values.</summary>
-    public void Weigh(int layer, int sequence, Tensor gate) => _gates[(layer, sequence)] = gate.DetachFromDisposeScope();
+    public void Weigh(int layer, int sequence, Tensor gate)
+    {
+        _gates.GetValueOrDefault((layer, sequence))?.Dispose(); // of the same layer, when it runs again for its gradients
+        _gates[(layer, sequence)] = gate.DetachFromDisposeScope();
+    }
 
     internal override (Tensor Keys, Tensor Values)? At(int layer, int sequence)
     {

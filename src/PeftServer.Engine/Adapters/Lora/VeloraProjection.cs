@@ -38,7 +38,11 @@ internal sealed class VeloraProjection : LoraProjection
         using (no_grad())
         {
             groups = Grouped(x.detach()); // [n, groups, width]
-            Turn(groups);
+            if (!GradientCheckpoints.RunsAgain)
+            {
+                Turn(groups);
+            }
+
             direction = lora_velora_embed.Value.to(x.dtype);
             kept = groups.reshape(-1, _width).mv(direction).view(x.size(0), -1); // [n, groups]
         }

@@ -50,7 +50,7 @@ internal sealed class GrpoTask(
                 var rows = (double)part.Completions.Length / micro[part.Micro].Rows / micro.Count;
                 var tokens = (double)Targets(part.Completions) / Math.Max(1, micro[part.Micro].Tokens) / micro.Count;
                 var result = Loss(part.Completions, new GrpoShare(Math.Max(1, targets), rows, tokens), dropout);
-                result.Loss.backward();
+                GradientCheckpoints.Backward(result.Loss);
                 return Told(result, part.Told, rows).MoveToOuterDisposeScope();
             })),
         ];

@@ -17,6 +17,8 @@ internal sealed class SupervisedTask(
 
     public override int Tokens(int row) => rows[row].Sum(document => document.InputIds.Length);
 
+    public override bool UsesAutograd => step is AutogradStep;
+
     public override IEnumerable<long> Lines(int row) => rows[row].Select(document => document.Line);
 
     /// <summary>The rows of a run as batches count them: as its settings pack or cut them.</summary>

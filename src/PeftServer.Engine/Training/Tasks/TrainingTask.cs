@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Objectives;
 
@@ -15,6 +16,9 @@ internal abstract class TrainingTask : IDisposable
 
     /// <summary>Whether the rows of a micro-batch may go through the model in parts: nothing compares them with each other.</summary>
     public virtual bool CanSplit => true;
+
+    /// <summary>Whether its gradients come from autograd, which can compute activations again instead of keeping them.</summary>
+    public virtual bool UsesAutograd => true;
 
     /// <summary>Lines of the file that a row is of.</summary>
     public abstract IEnumerable<long> Lines(int row);
@@ -49,7 +53,7 @@ internal abstract class TrainingTask : IDisposable
     {
         using var scope = NewDisposeScope();
         var loss = result.Loss.Times(share);
-        loss.backward();
+        GradientCheckpoints.Backward(loss);
         return new ObjectiveResult(loss.detach(), result.Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Times(share))).MoveToOuterDisposeScope();
     }
 }
