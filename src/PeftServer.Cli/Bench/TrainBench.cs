@@ -24,7 +24,7 @@ internal static class TrainBench
 
     /// <summary>
     /// What is to be measured: <c>fast:8b:8:2048</c>, <c>plain:1b:4:2048</c>, <c>fast:8b:chats</c>, with options behind it:
-    /// <c>keep</c>, <c>lean</c>, <c>offload</c> or a number (activations kept, so many tokens at a time); <c>nf4</c>, <c>fp8</c>.
+    /// <c>keep</c>, <c>lean</c> (in both tiers), <c>offload</c> or a number (activations kept, so many tokens at a time); <c>nf4</c>, <c>fp8</c>.
     /// </summary>
     public sealed record Case(string Tier, string Shape, int Batch, int Length, ActivationPlan? Plan, BaseQuantization Quantization)
     {
@@ -87,6 +87,7 @@ internal static class TrainBench
             var batch = batches[i % batches.Count];
             var start = Stopwatch.GetTimestamp();
             using var scope = NewDisposeScope();
+            using var checkpoints = GradientCheckpoints.Begin(@case.Tier == "plain" && @case.Plan == ActivationPlan.Lean);
             Tensor? loss = null;
             Phase("forward and backward", () => loss = step.ForwardBackward(batch, 1.0 / batch.Targets.Length, null).Loss);
             Phase("clip", () => optimizer.ClipGradients(1));
