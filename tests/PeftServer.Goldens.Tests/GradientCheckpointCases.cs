@@ -1,4 +1,3 @@
-using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdaLora;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
