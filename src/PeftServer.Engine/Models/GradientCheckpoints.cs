@@ -19,6 +19,9 @@ internal sealed class GradientCheckpoints : IDisposable
     {
     }
 
+    /// <summary>Whether layers of this thread run again for their gradients.</summary>
+    public static bool AreOn => s_current is not null;
+
     /// <summary>Whether a layer runs for the second time: what it notes beside its output was noted the first time.</summary>
     public static bool RunsAgain => s_current is { _isGoingBack: true };
 
@@ -28,7 +31,7 @@ internal sealed class GradientCheckpoints : IDisposable
         : throw new InvalidOperationException("This thread has gradient checkpoints already.");
 
     /// <summary>
-    /// One layer of a stack: <paramref name="layer"/> of x [n, width], whose result has the same shape. What it uses beside x and the batch goes into
+    /// One layer of a stack: <paramref name="layer"/> of x [n, width]. What it uses beside x and the batch goes into
     /// <paramref name="held"/>: it is there until the way back is over.
     /// </summary>
     public static Tensor Layer(Tensor x, ForwardBatch batch, Func<Tensor, Tensor> layer, params ReadOnlySpan<IDisposable?> held)

@@ -8,6 +8,9 @@ namespace PeftServer.Engine.Training;
 /// <summary>Cross-entropy of the trained tokens. Only their hidden states go through the head: a prompt costs no logits.</summary>
 internal static class SftLoss
 {
+    /// <summary>Targets whose scores are there at once where activations are computed again: scores are the largest of them.</summary>
+    private const int Piece = 1024;
+
     /// <summary>
     /// Sum of −log p over the targets of <paramref name="batch"/> (a scalar with gradients), and how many of them the model would
     /// have chosen (a scalar without).
@@ -15,6 +18,11 @@ internal static class SftLoss
     public static (Tensor Sum, Tensor Correct) Compute(
         CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, SftSettings? settings = null)
     {
+        if (GradientCheckpoints.AreOn && batch.PromptTargets is not { Count: > 0 })
+        {
+            return InPieces(model, adapters, batch, dropout, settings ?? new SftSettings());
+        }
+
         using var scope = NewDisposeScope();
         var scores = TokenScores.Of(model, adapters, batch, dropout);
         var (sum, correct) = (Sft.Sum(scores, settings ?? new SftSettings()), scores.Correct());
@@ -26,5 +34,34 @@ internal static class SftLoss
         }
 
         return (sum.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
+    }
+
+    private static (Tensor Sum, Tensor Correct) InPieces(
+        CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, SftSettings settings)
+    {
+        using var scope = NewDisposeScope();
+        using var forward = ForwardBatch.Packed(batch.Sequences, adapters, model.Device, dropout, batch.Tasks);
+        var hidden = GradientCheckpoints.Cut(model.Hidden(forward)); // [n, hidden]
+        var places = forward.PlacesOf(batch.Sources);
+        var sums = new List<Tensor>();
+        var correct = zeros([], device: model.Device);
+        for (var start = 0; start < places.Length; start += Piece)
+        {
+            var piece = start..Math.Min(start + Piece, places.Length);
+            var (at, targets) = (places[piece], batch.Targets[piece]);
+            sums.Add(GradientCheckpoints.Layer(hidden, forward, states =>
+            {
+                using var inner = NewDisposeScope();
+                var scores = TokenScores.At(at, targets, [at.Length], model, forward, states);
+                if (!GradientCheckpoints.RunsAgain)
+                {
+                    correct.add_(scores.Correct(), TensorArithmetic.One);
+                }
+
+                return Sft.Sum(scores, settings).MoveToOuterDisposeScope();
+            }));
+        }
+
+        return (stack(sums).sum().MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 }

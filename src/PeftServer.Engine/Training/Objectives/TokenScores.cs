@@ -36,23 +36,26 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
         var device = model.Device;
         using var forward = ForwardBatch.Packed(batch.Sequences, adapters, device, dropout, batch.Tasks);
         var hidden = model.Hidden(forward); // [n, hidden]
-        var scores = Of(model, forward, hidden, forward.PlacesOf(batch.Sources), batch.Targets, batch.Counts, temperature);
+        var scores = At(forward.PlacesOf(batch.Sources), batch.Targets, batch.Counts, model, forward, hidden, temperature);
         if (batch.PromptTargets is not { Count: > 0 } prompt)
         {
-            return scores;
+            return scores.MoveToOuterDisposeScope();
         }
 
-        return scores with
+        var all = scores with
         {
-            Prompts = Of(
-                model, forward, hidden, [.. forward.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source))],
-                [.. batch.Sequences.SelectMany(_ => prompt.Select(target => (long)target.Token))], [.. batch.Sequences.Select(_ => prompt.Count)], temperature),
+            Prompts = At(
+                [.. forward.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source))],
+                [.. batch.Sequences.SelectMany(_ => prompt.Select(target => (long)target.Token))], [.. batch.Sequences.Select(_ => prompt.Count)], model, forward, hidden, temperature),
         };
+        return all.MoveToOuterDisposeScope();
     }
 
-    private static TokenScores Of(
-        CausalLanguageModel model, ForwardBatch forward, Tensor hidden, long[] places, long[] tokens, IReadOnlyList<int> counts, double temperature)
+    /// <summary>The scores of <paramref name="tokens"/> by the hidden states [n, hidden] at <paramref name="places"/>.</summary>
+    public static TokenScores At(
+        long[] places, long[] tokens, IReadOnlyList<int> counts, CausalLanguageModel model, ForwardBatch forward, Tensor hidden, double temperature = 1)
     {
+        using var scope = NewDisposeScope();
         var device = model.Device;
         var logits = model.Logits(hidden.index_select(0, tensor(places, device: device)), forward).to(ScalarType.Float32); // [m, v]
         if (temperature != 1)
@@ -63,8 +66,18 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
         var all = F.log_softmax(logits, -1); // [m, v]
         var targets = tensor(tokens, device: device); // [m]
         var chosen = all.gather(-1, targets.unsqueeze(-1)).squeeze(-1); // [m]
-        return new TokenScores(
-            logits.MoveToOuterDisposeScope(), all.MoveToOuterDisposeScope(), chosen.MoveToOuterDisposeScope(), targets.MoveToOuterDisposeScope(), counts);
+        return new TokenScores(logits, all, chosen, targets, counts).MoveToOuterDisposeScope();
+    }
+
+    private TokenScores MoveToOuterDisposeScope()
+    {
+        foreach (var tensor in new[] { Logits, LogSoftmax, LogProbs, Targets })
+        {
+            tensor.MoveToOuterDisposeScope();
+        }
+
+        Prompts?.MoveToOuterDisposeScope();
+        return this;
     }
 
     /// <summary>Sum over the targets of each row: [m] → [rows]. The order of addition does not depend on the device's threads.</summary>
