@@ -1,17 +1,13 @@
 using System.Text.Json.Nodes;
 using PeftServer.Cli.Up;
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Training;
-using PeftServer.Engine.Weights;
-using TorchSharp;
-using static TorchSharp.torch;
 
 namespace PeftServer.Cli.Bench;
 
 /// <summary>A run whose estimate is held to what it takes: sample model or a random one, sample mails or rows made of them, and settings.</summary>
 /// <param name="Name">For the table.</param>
-/// <param name="Model"><c>tiny</c> (the sample), <c>wide</c> (40 million parameters), <c>1b</c>.</param>
-/// <param name="Rows"><c>chat</c>, <c>pairs</c> or <c>classes</c>.</param>
+/// <param name="Model">Of <see cref="EstimateModel"/>.</param>
+/// <param name="Rows"><c>chat</c>, <c>texts</c>, <c>pairs</c> or <c>classes</c>.</param>
 /// <param name="Peft">The spec's <c>peft</c>.</param>
 /// <param name="Training">The spec's <c>training</c>, beyond the number of steps.</param>
 /// <param name="Method">The spec's <c>method</c>.</param>
@@ -55,6 +51,36 @@ internal sealed record EstimateCase(string Name, string Model, string Rows, stri
         new("full", "1b", "chat", Full, """{"per_device_train_batch_size": 4}"""),
     ];
 
+    /// <summary>Ten more, of other models, lengths, ranks, methods and optimizers: none of what estimates are made of was fitted on them.</summary>
+    public static IReadOnlyList<EstimateCase> OthersOnCpu { get; } =
+    [
+        new("rank-64", "tiny", "chat", """{"peft_type": "LORA", "r": 64, "target_modules": ["q_proj", "v_proj"]}""", """{"per_device_train_batch_size": 32}"""),
+        new("lora-wide", "wide", "chat", Lora, """{"per_device_train_batch_size": 8, "packing": true, "max_length": 512}"""),
+        new("lora-qwen", "qwen-small", "chat", Lora, """{"per_device_train_batch_size": 16}"""),
+        new("checkpoints", "qwen-small", "chat", Lora, """{"per_device_train_batch_size": 32, "gradient_checkpointing": true}"""),
+        new("oft", "tiny", "chat", """{"peft_type": "OFT", "oft_block_size": 32, "target_modules": ["q_proj", "v_proj"]}""", """{"per_device_train_batch_size": 8}"""),
+        new("orpo", "qwen-small", "pairs", Lora, """{"per_device_train_batch_size": 8}""", "orpo"),
+        new("classes-64", "mistral-small", "classes", """{"peft_type": "LORA", "r": 16, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["score"]}""", """{"per_device_train_batch_size": 32, "max_length": 64}""", "classification"),
+        new("bf16-wide", "wide", "chat", Lora, """{"per_device_train_batch_size": 8, "bf16": true}"""),
+        new("full-lion", "mistral-small", "chat", Full, """{"per_device_train_batch_size": 4, "optim": "lion_32bit"}"""),
+        new("texts", "mistral-small", "texts", """{"peft_type": "IA3"}""", """{"per_device_train_batch_size": 4, "packing": true, "max_length": 768, "optim": "adafactor"}""", "pretraining"),
+    ];
+
+    /// <summary>The same for a GPU.</summary>
+    public static IReadOnlyList<EstimateCase> OthersOnGpu { get; } =
+    [
+        new("rank-64", "qwen", "chat", """{"peft_type": "LORA", "r": 64, "target_modules": ["q_proj", "v_proj"]}""", """{"per_device_train_batch_size": 6, "packing": true, "max_length": 1024}"""),
+        new("mails-96", "qwen", "chat", Lora, """{"per_device_train_batch_size": 96, "optim": "adamw_8bit"}"""),
+        new("checkpoints", "qwen", "chat", Lora, """{"per_device_train_batch_size": 8, "packing": true, "max_length": 4096, "gradient_checkpointing": true}"""),
+        new("nf4-wide", "mistral", "chat", Lora, """{"per_device_train_batch_size": 3, "packing": true, "max_length": 2048, "quantization": "nf4"}"""),
+        new("fp8-wide", "mistral", "chat", Lora, """{"per_device_train_batch_size": 16, "packing": true, "max_length": 512, "quantization": "fp8"}"""),
+        new("texts", "mistral", "texts", Lora, """{"per_device_train_batch_size": 2, "packing": true, "max_length": 4096}""", "pretraining"),
+        new("prompt", "qwen", "chat", """{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20}""", """{"per_device_train_batch_size": 12}"""),
+        new("orpo", "qwen", "pairs", Lora, """{"per_device_train_batch_size": 6}""", "orpo"),
+        new("classes", "mistral", "classes", """{"peft_type": "LORA", "r": 16, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["score"]}""", """{"per_device_train_batch_size": 24, "max_length": 256}""", "classification"),
+        new("full-float32", "qwen", "chat", Full, """{"per_device_train_batch_size": 4, "optim": "adafactor", "bf16": false}"""),
+    ];
+
     /// <summary>Makes the run folder in <paramref name="root"/>, beside the model where it is a random one; gives the path of its spec.</summary>
     public string Write(string root, int steps, string device)
     {
@@ -64,7 +90,7 @@ internal sealed record EstimateCase(string Name, string Model, string Rows, stri
         training["save_strategy"] = "no";
         var spec = new JsonObject
         {
-            ["model"] = Model == "tiny" ? SampleModel : Random(Path.Combine(root, $"model-{Model}")),
+            ["model"] = EstimateModel.Folder(Model, root),
             ["model_name"] = Model,
             ["training_file"] = WriteRows(run),
             ["peft"] = JsonNode.Parse(Peft),
@@ -76,8 +102,6 @@ internal sealed record EstimateCase(string Name, string Model, string Rows, stri
         File.WriteAllText(path, spec.ToJsonString());
         return path;
     }
-
-    private static string SampleModel => Path.Combine(Samples.Folder, "models", "tiny-llama");
 
     /// <summary>The sample mails as rows of the method.</summary>
     private string WriteRows(string folder)
@@ -93,48 +117,10 @@ internal sealed record EstimateCase(string Name, string Model, string Rows, stri
         {
             var messages = JsonNode.Parse(line)!["messages"]!.AsArray();
             var (mail, label) = ((string)messages[^2]!["content"]!, (string)messages[^1]!["content"]!);
-            return (Rows == "classes"
-                ? new JsonObject { ["text"] = mail, ["label"] = label }
+            return (Rows == "classes" ? new JsonObject { ["text"] = mail, ["label"] = label }
+                : Rows == "texts" ? new JsonObject { ["text"] = mail }
                 : new JsonObject { ["prompt"] = $"{mail}\n", ["chosen"] = label, ["rejected"] = label == "spam" ? "ham" : "spam" }).ToJsonString();
         }));
         return path;
-    }
-
-    /// <summary>A Llama with random weights in <paramref name="folder"/>, with the sample's tokenizer: made once.</summary>
-    private string Random(string folder)
-    {
-        var (hidden, layers, heads, intermediate, vocabulary, dtype) = Model == "wide" ? (512, 10, 8, 1408, 4096, ScalarType.Float32) : (2048, 16, 32, 8192, 128_256, ScalarType.BFloat16);
-        if (File.Exists(Path.Combine(folder, "model.safetensors")))
-        {
-            return folder;
-        }
-
-        Directory.CreateDirectory(folder);
-        var config = JsonNode.Parse(File.ReadAllText(Path.Combine(SampleModel, "config.json")))!.AsObject();
-        foreach (var (name, value) in new (string, int)[]
-        {
-            ("hidden_size", hidden), ("num_hidden_layers", layers), ("num_attention_heads", heads), ("num_key_value_heads", heads / 4), ("head_dim", hidden / heads),
-            ("intermediate_size", intermediate), ("vocab_size", vocabulary), ("max_position_embeddings", 8192),
-        })
-        {
-            config[name] = value;
-        }
-
-        config["dtype"] = dtype is ScalarType.Float32 ? "float32" : "bfloat16";
-        File.WriteAllText(Path.Combine(folder, "config.json"), config.ToJsonString());
-        foreach (var file in Directory.GetFiles(SampleModel).Where(file => Path.GetFileName(file) is not ("config.json" or "model.safetensors")))
-        {
-            File.Copy(file, Path.Combine(folder, Path.GetFileName(file)), overwrite: true);
-        }
-
-        using var scope = NewDisposeScope();
-        using var spread = 0.02.ToScalar();
-        var model = PretrainedModel.Plan(folder);
-        SafetensorsWriter.Write(
-            Path.Combine(folder, "model.safetensors"),
-            model.Weights().Where(weight => !weight.IsBuffer).DistinctBy(weight => weight.Path).ToDictionary(
-                weight => weight.Path,
-                weight => weight.Shape.Count == 1 ? ones([.. weight.Shape], dtype: dtype) : randn([.. weight.Shape], dtype: dtype).mul_(spread)));
-        return folder;
     }
 }

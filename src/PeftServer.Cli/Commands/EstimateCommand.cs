@@ -14,8 +14,8 @@ internal static class EstimateCommand
           peftserver estimate --spec run/spec.json
           peftserver estimate --spec run/spec.json --device cuda:0
 
-        Counts rows, tokens and steps as the run will, adds up its memory from shapes, and times a few products of matrices
-        on the device for the speed. Nothing is trained. Memory is that of the process at its peak, or of the tensors on the GPU,
+        Counts rows, tokens and steps as the run will, adds up its memory from shapes, and times a product of the run's own
+        shape and the device's memory for the speed. Nothing is trained. Memory is that of the process at its peak, or of the tensors on the GPU,
         to which the CUDA context comes (about half a GiB). Time is a rough guide; evaluations and saves are not in it.
         `peftserver bench estimate` holds all this to runs.
         """;
@@ -38,7 +38,9 @@ internal static class EstimateCommand
             try
             {
                 TrainCommand.LoadTorch(result.GetValue(torchFolder));
-                return Tell(TrainingSpec.Read(path.FullName), result.GetValue(device), result.GetValue(json));
+                var picked = new List<string>();
+                var run = AutoSettings.Resolve(TrainingSpec.Read(path.FullName), picked.Add);
+                return Tell(run, picked, result.GetValue(device), result.GetValue(json));
             }
             catch (Exception e) when (e is JsonException or TrainingException or Engine.Weights.CheckpointException or Engine.Adapters.AdapterException or IOException)
             {
@@ -48,7 +50,7 @@ internal static class EstimateCommand
         return command;
     }
 
-    private static int Tell(TrainingSpec spec, string? wanted, bool json)
+    private static int Tell(TrainingSpec spec, IReadOnlyList<string> picked, string? wanted, bool json)
     {
         var device = Devices.Parse(wanted ?? spec.Device);
         var (estimate, speed) = RunEstimates.Of(spec, device);
@@ -56,8 +58,13 @@ internal static class EstimateCommand
         if (json)
         {
             Console.WriteLine(JsonSerializer.Serialize(
-                new RunFigures(memory.Total, estimate.Steps, estimate.Tokens, RunEstimates.Seconds(estimate, speed)) { Memory = memory }, PeftJson.Options));
+                new RunFigures(memory.Total, estimate.Steps, estimate.Tokens, RunEstimates.Seconds(estimate, speed)) { Memory = memory, Picked = picked }, PeftJson.Options));
             return ExitCode.Done;
+        }
+
+        foreach (var pick in picked)
+        {
+            Console.WriteLine($"picked      {pick}");
         }
 
         var most = estimate.IsUpperBound ? " at most" : "";
@@ -69,7 +76,7 @@ internal static class EstimateCommand
             $"memory      {Mebibytes(memory.Total)} MiB on {device} at the peak: program {Mebibytes(memory.Runtime)}, base {Mebibytes(memory.Weights)}, trained weights and optimizer {Mebibytes(memory.Trained)}, largest micro-batch {Mebibytes(memory.Activations)}"));
         Console.WriteLine($"step        {memory.Step}");
         Console.WriteLine(FormattableString.Invariant(
-            $"time        about {TimeSpan.FromSeconds(Math.Ceiling(RunEstimates.Seconds(estimate, speed)))}{most} on {device} ({speed / 1e9:F0} GFLOP/s)"));
+            $"time        about {TimeSpan.FromSeconds(Math.Ceiling(RunEstimates.Seconds(estimate, speed)))}{most} on {device} ({speed.FlopsPerSecond / 1e9:F0} GFLOP/s in products, {speed.BytesPerSecond / 1e9:F0} GB/s beside them)"));
         return ExitCode.Done;
     }
 

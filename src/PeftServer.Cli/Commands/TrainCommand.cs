@@ -20,7 +20,8 @@ internal static class TrainCommand
         and at the end adapter/ (a PEFT checkpoint) appear there. The same command again resumes from the last checkpoint.
 
         --manifest does a run again from what lies beside its adapter: the same settings on the same model and files, which are
-        held to the digests in it. On a CPU the same bytes come out.
+        held to the digests in it. On a CPU the same bytes come out. Where the run started from an adapter, worked with others or graded by
+        embeddings, name them too: --starting-adapter, --experts, --embedding-model NAME=DIR.
 
         "starting_adapter": "DIR" in a spec.json goes on from the adapter in that folder, with its settings: "peft" is left out then.
 
@@ -42,7 +43,7 @@ internal static class TrainCommand
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda:N. Default: what the spec says.", HelpName = "DEVICE" };
         var torch = TorchOption();
         var supervised = new Option<bool>("--supervised") { Description = "Take 'cancel' and 'pause' as lines on standard input; stop when it ends." };
-        var command = new DescribedCommand("train", "Run one training run in this process.", Lesson) { spec, again.Manifest, again.Model, again.TrainingFile, again.ValidationFile, again.StartingAdapter, again.Run, device, torch, supervised };
+        var command = new DescribedCommand("train", "Run one training run in this process.", Lesson) { spec, again.Manifest, again.Model, again.TrainingFile, again.ValidationFile, again.StartingAdapter, again.Experts, again.EmbeddingModels, again.Run, device, torch, supervised };
         command.Validators.Add(result =>
         {
             if (result.GetValue(spec) is null == result.GetValue(again.Manifest) is null)
@@ -175,6 +176,15 @@ internal static class TrainCommand
 
         public Option<DirectoryInfo?> StartingAdapter { get; } = new("--starting-adapter") { Description = "Folder of the adapter that the run started from, with --manifest.", HelpName = "DIR" };
 
+        public Option<DirectoryInfo?> Experts { get; } = new("--experts") { Description = "Folder of the adapters that the method works with, with --manifest.", HelpName = "DIR" };
+
+        public Option<string[]> EmbeddingModels { get; } = new("--embedding-model")
+        {
+            Description = "Folder of a model that graders embed texts by, with --manifest; may be given more than once.",
+            HelpName = "NAME=DIR",
+            DefaultValueFactory = _ => [],
+        };
+
         public Option<DirectoryInfo?> Run { get; } = new("--run") { Description = "Run folder to make, with --manifest.", HelpName = "DIR" };
 
         /// <summary>Makes the run folder and its spec.json. Throws where a file or the model is not what it was.</summary>
@@ -194,6 +204,8 @@ internal static class TrainCommand
                 TrainingFile = result.GetValue(TrainingFile)!.FullName,
                 ValidationFile = result.GetValue(ValidationFile)?.FullName,
                 StartingAdapter = result.GetValue(StartingAdapter)?.FullName,
+                Experts = result.GetValue(Experts)?.FullName,
+                EmbeddingModels = Folders(result.GetValue(EmbeddingModels)!),
                 Peft = manifest.Peft,
                 Method = manifest.Method,
                 Training = manifest.Training,
@@ -208,6 +220,23 @@ internal static class TrainCommand
             var written = new FileInfo(Path.Combine(folder.FullName, TrainingSpec.FileName));
             File.WriteAllBytes(written.FullName, JsonSerializer.SerializeToUtf8Bytes(spec, PeftJson.Indented));
             return written;
+        }
+
+        private static Dictionary<string, string>? Folders(string[] given)
+        {
+            var folders = new Dictionary<string, string>();
+            foreach (var each in given)
+            {
+                var at = each.IndexOf('=', StringComparison.Ordinal);
+                if (at < 1 || !Directory.Exists(each[(at + 1)..]))
+                {
+                    throw new CommandException($"--embedding-model {each}: it is NAME=DIR, the name of the model in the grader and the folder where it is.", ExitCode.Usage);
+                }
+
+                folders[each[..at]] = Path.GetFullPath(each[(at + 1)..]);
+            }
+
+            return folders.Count == 0 ? null : folders;
         }
     }
 }

@@ -28,19 +28,16 @@ public sealed record MemoryEstimate(long Runtime, long Weights, long Trained, lo
 internal sealed class MemoryModel
 {
     /// <summary>
-    /// A heap that frees and takes blocks of ever other sizes holds more than is in use: glibc's half as much again of what a graph keeps. Larger blocks than this it takes from the
-    /// system each for itself, and gives back.
+    /// A heap that frees and takes blocks of ever other sizes holds more than is in use: glibc's half as much again of what a graph keeps, and a quarter where the hand-written
+    /// step keeps all activations and frees them in the order in which it took them. Larger blocks than this it takes from the system each for itself, and gives back.
     /// </summary>
     private const double HeapSlack = 1.45;
+    private const double OrderlyHeapSlack = 1.25;
     private const long LargestHeapBlock = 32 << 20;
 
     /// <summary>Code and tables that a process touches once it trains; in bfloat16 those of another library.</summary>
     private const long Touched = 30 << 20;
     private const long TouchedByHalves = 45 << 20;
-
-    /// <summary>The planner must not fall short; on a CPU this share of what it plans with is held.</summary>
-    private const double ShareOfPlan = 0.79;
-    private const long PlannersAllowance = 64 << 20;
 
     /// <summary>Projections whose output is only added to the stream: it is not kept.</summary>
     private static readonly string[] Ends = ["o_proj", "down_proj", "out_proj", "dense_4h_to_h", "c_proj", "fc_out", "fc2", "o", "wo", "w2", "Wo", "out_lin", "lin2"];
@@ -56,6 +53,7 @@ internal sealed class MemoryModel
     private readonly TrainingSpec _spec;
     private readonly Device _device;
     private readonly FastDecoder? _fast;
+    private readonly StepMemory? _step; // of the hand-written step
     private readonly string _plain;
     private readonly double _element;
 
@@ -67,6 +65,7 @@ internal sealed class MemoryModel
         var obstacle = model is not CausalLanguageModel causal || settings is not (SftSettings or PretrainingSettings) ? "the method has no hand-written step"
             : TrainingSteps.Obstacle(causal, adapter, device, spec.Training, spec.Peft, settings as SftSettings ?? new SftSettings());
         _fast = obstacle is null ? FastDecoder.Of((CausalLanguageModel)model, out _) : null;
+        _step = _fast is null ? null : new StepMemory(_fast, adapter, spec.Training.Quantization);
         _plain = $"plain tensor code under autograd{(spec.Training.GradientCheckpointing is true ? ", activations computed again" : "")}: {obstacle}";
     }
 
@@ -76,23 +75,19 @@ internal sealed class MemoryModel
     public MemoryEstimate Peak(IReadOnlyCollection<BatchShape> batches, long runtime, long free)
     {
         var (weights, trained) = (Weights(), Trained());
-        if (_fast is { } fast)
+        if (_step is { } step)
         {
             var planner = ActivationPlan.Of(_spec.Training.GradientCheckpointing) is { } told
-                ? ActivationPlanner.Always(told, fast)
-                : ActivationPlanner.ForBytes(Math.Max(0, free - runtime - weights - trained), fast);
-            var largest = Rows(batches.MaxBy(batch => batch.TokenCount)!);
-            var plan = planner.For(largest);
-            return new(runtime, weights, trained, Math.Max(Slack(planner.Bytes(plan, largest)), Otherwise()), $"hand-written step, {plan}");
+                ? ActivationPlanner.Always(told, step, _device)
+                : ActivationPlanner.ForBytes(Math.Max(0, free - runtime - weights - trained), step, _device);
+            var (plan, bytes) = batches.Select(batch => (Plan: planner.For(batch), Batch: batch)).Select(each => (each.Plan, Bytes: step.Of(each.Plan, each.Batch))).MaxBy(each => each.Bytes);
+            return new(runtime, weights, trained, Math.Max(Held(bytes, plan.Mode), Otherwise()), $"hand-written step, {plan}");
         }
 
         return new(runtime, weights, trained, Math.Max((long)batches.Max(Plain), Otherwise()), _plain);
     }
 
-    private long Slack(double bytes) => (long)(OnGpu ? bytes : ((bytes - PlannersAllowance) * ShareOfPlan) + Touched);
-
-    /// <summary>Rows of such lengths, for those who only count.</summary>
-    private static SftBatch Rows(BatchShape shape) => SftBatch.Of(shape.Lengths.Select(length => new TrainingRow(new int[length], new bool[length], 1)));
+    private long Held(double bytes, ActivationMode mode) => (long)(OnGpu ? bytes : (bytes * (mode is ActivationMode.Keep ? OrderlyHeapSlack : HeapSlack)) + Touched);
 
     /// <summary>Weights as they lie in memory. Those whose type is the file's are views of the file, which counts once they are read, and stays where they are copied.</summary>
     private long Weights()
@@ -106,8 +101,8 @@ internal sealed class MemoryModel
             return (long)all;
         }
 
-        var (blocks, beside) = (_fast.Projections.Sum(site => site.Weight.ElementCount), _adapter.TrainableCount * _element); // s·B and A beside the weights
-        return (long)(all + beside + (IsMapped && packed == 0 ? blocks * _element : 0));
+        var blocks = _fast.Projections.Sum(site => site.Weight.ElementCount);
+        return (long)(all + _step!.RankBytes + (IsMapped && packed == 0 ? blocks * _element : 0));
     }
 
     /// <summary>Whether weights on a CPU are views of their file: it has as many bytes a value as the computation.</summary>
@@ -132,7 +127,7 @@ internal sealed class MemoryModel
             OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused => 0,
             OptimizerName.Adafactor or OptimizerName.Muon or OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit or OptimizerName.LoraFa or OptimizerName.RiemannianAdamw =>
                 5 * sizeof(float) * _adapter.Trainable.Max(weight => weight.ElementCount), // weight by weight
-            _ => 2 * sizeof(float) * count, // all values at once
+            _ => 4 * sizeof(float) * Math.Min(count, Optimizer.UpdatedAtOnce),
         };
         return Math.Max(update, (sizeof(float) - state) * count);
     }
@@ -143,11 +138,17 @@ internal sealed class MemoryModel
         var rows = shape.Lengths.Count + shape.Sources.Count;
         double tokens = shape.TokenCount + (rows * _adapter.PromptRows);
         var kept = tokens * Kept() * _element;
-        var scores = _model.OutputHead is null ? 0 : 4.0 * shape.Scored * _model.Config.VocabSize * sizeof(float);
-        var used = kept + Math.Max(scores, tokens * Widest() * 4 * _element);
-        return OnGpu ? used
-            : (used * (tokens * Widest() * _element > LargestHeapBlock ? 1.1 : HeapSlack)) + Touched + (_element < 4 ? TouchedByHalves : 0);
+        var scores = _model.OutputHead is null ? 0 : 4.0 * ScoredAtOnce(shape) * _model.Config.VocabSize * sizeof(float);
+        var (wide, block) = (tokens * Widest() * _element, 4 * tokens * Widest() * _element); // one tensor, and a block going back
+        return OnGpu ? kept + Math.Max(scores, block)
+            : (kept * SlackOf(wide)) + Math.Max(scores * SlackOf(scores / 4), block * SlackOf(wide)) + Touched + (_element < 4 ? TouchedByHalves : 0);
     }
+
+    private int ScoredAtOnce(BatchShape shape) => _spec.Training.GradientCheckpointing is true && _spec.Method.Type is (TrainingMethodType.Supervised or TrainingMethodType.Pretraining)
+        ? Math.Min(shape.Scored, SftLoss.Piece) : shape.Scored;
+
+    /// <summary>What a CPU's heap holds for tensors of so many bytes each, as a multiple of them.</summary>
+    private static double SlackOf(double bytes) => bytes > LargestHeapBlock ? 1.1 : HeapSlack;
 
     /// <summary>Values that a token leaves behind in the graph; where layers run again, what goes into each, and all of the largest.</summary>
     private double Kept()

@@ -9,7 +9,7 @@ namespace PeftServer.Engine.Training;
 internal static class SftLoss
 {
     /// <summary>Targets whose scores are there at once where activations are computed again: scores are the largest of them.</summary>
-    private const int Piece = 1024;
+    public const int Piece = 1024;
 
     /// <summary>
     /// Sum of −log p over the targets of <paramref name="batch"/> (a scalar with gradients), and how many of them the model would

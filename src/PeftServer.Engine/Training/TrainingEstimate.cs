@@ -24,6 +24,12 @@ public sealed record TrainingEstimate
     /// <summary>Operations of the whole run, as <see cref="TrainingFlops"/> counts them.</summary>
     public required double Flops { get; init; }
 
+    /// <summary>The product that a run makes most of: rows of the largest micro-batch through the widest map of a block.</summary>
+    public required (int Rows, int In, int Out) Product { get; init; }
+
+    /// <summary>Bytes that go through the device's memory beside its products: each activation is written, read by what follows and in its gradient, which does the same.</summary>
+    public required double Traffic { get; init; }
+
     /// <summary>Whether the run may make fewer tokens than told: GRPO's answers end where they do.</summary>
     public required bool IsUpperBound { get; init; }
 
@@ -58,14 +64,18 @@ public sealed record TrainingEstimate
             mostScored = batch.Scored > mostScored.Scored ? batch : mostScored;
         }
 
+        var memory = new MemoryModel(spec, model, adapter, device, dtype).Peak([longest, mostScored], runtime(), free);
+        var widest = model.Sites().OfType<Projection>().Where(site => site.Path != model.OutputHead).MaxBy(site => (long)site.InFeatures * site.OutFeatures)!;
         return new TrainingEstimate
         {
             Data = summary,
             Steps = shapes.Plan.TotalSteps,
             Tokens = tokens,
             Parameters = (model.ParameterCount, adapter.TrainableCount),
-            Memory = new MemoryModel(spec, model, adapter, device, dtype).Peak([longest, mostScored], runtime(), free),
+            Memory = memory,
             Flops = flops,
+            Product = (longest.TokenCount, widest.InFeatures, widest.OutFeatures),
+            Traffic = 6.0 * memory.Activations * tokens / longest.TokenCount,
             IsUpperBound = spec.Method.Settings is Objectives.GrpoSettings,
         };
     }

@@ -35,6 +35,14 @@ public sealed record TrainingManifest
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? StartingAdapterSha256 { get; init; }
 
+    /// <summary>Digest of the adapters that the method worked with, as that of <see cref="StartingAdapterSha256"/>.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? ExpertsSha256 { get; init; }
+
+    /// <summary>Names of the models that graders embedded texts by, with digests as <see cref="ModelSha256"/>.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? EmbeddingModels { get; init; }
+
     public required AdapterConfig Peft { get; init; }
 
     public required TrainingMethod Method { get; init; }
@@ -51,6 +59,8 @@ public sealed record TrainingManifest
         TrainingFileSha256 = DigestOf(spec.TrainingFile),
         ValidationFileSha256 = spec.ValidationFile is null ? null : DigestOf(spec.ValidationFile),
         StartingAdapterSha256 = spec.StartingAdapter is null ? null : StartingAdapters.DigestOf(spec.StartingAdapter),
+        ExpertsSha256 = spec.Experts is null ? null : StartingAdapters.DigestOf(spec.Experts),
+        EmbeddingModels = EmbeddersOf(spec),
         Peft = spec.Peft,
         Method = spec.Method,
         Training = spec.Training,
@@ -72,7 +82,22 @@ public sealed record TrainingManifest
                 ? "the run had no validation file" : $"the validation file had the sha256 {ValidationFileSha256}, this one {now.ValidationFileSha256 ?? "is missing"}"),
             (now.StartingAdapterSha256 == StartingAdapterSha256, StartingAdapterSha256 is null
                 ? "the run started from no adapter" : $"the run started from the adapter {StartingAdapterSha256}, this one {(now.StartingAdapterSha256 is { } other ? $"from {other}" : "from none")}"),
-        }.Where(each => !each.Item1).Select(each => each.Item2);
+            (now.ExpertsSha256 == ExpertsSha256, ExpertsSha256 is null
+                ? "the run worked with no other adapters" : $"the run worked with the adapters {ExpertsSha256}, this one {(now.ExpertsSha256 is { } others ? $"with {others}" : "with none")}"),
+        }.Concat(spec.Method.EmbeddingModels.Select(name => Embedder(name, now))).Where(each => !each.Item1).Select(each => each.Item2);
+    }
+
+    private (bool, string) Embedder(string name, TrainingManifest now) => now.EmbeddingModels?.GetValueOrDefault(name) is not { } digest
+        ? (false, $"its grader embeds texts by '{name}', whose folder is not given")
+        : EmbeddingModels?.GetValueOrDefault(name) is not { } told ? (false, $"the manifest has no digest of the embedding model '{name}'")
+        : (digest == told, $"the embedding model '{name}' is not what it was: its config.json, names or shapes differ");
+
+    /// <summary>Those that the method's graders name, where the spec knows their folders.</summary>
+    private static SortedDictionary<string, string>? EmbeddersOf(TrainingSpec spec)
+    {
+        var folders = spec.EmbeddingModels ?? new Dictionary<string, string>();
+        var used = spec.Method.EmbeddingModels.Where(folders.ContainsKey).ToDictionary(name => name, name => DigestOfModel(folders[name]));
+        return used.Count == 0 ? null : new SortedDictionary<string, string>(used, StringComparer.Ordinal);
     }
 
     private static string VersionOf(Type type) => type.Assembly.GetName().Version?.ToString() ?? "";

@@ -1,4 +1,3 @@
-using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Native;
 
 namespace PeftServer.Engine.Training.Fast;
@@ -47,42 +46,43 @@ internal readonly record struct ActivationPlan(ActivationMode Mode, int PassToke
     }) + (PassTokens < int.MaxValue ? $", {PassTokens} tokens at a time" : "");
 }
 
-/// <summary>Chooses the fastest plan whose memory, by estimate, is there.</summary>
+/// <summary>Chooses the fastest plan whose memory, by <see cref="StepMemory"/>, is there.</summary>
 internal sealed class ActivationPlanner
 {
     /// <summary>Of the memory that is free, so much may be planned with: allocators leave gaps.</summary>
     private const double Usable = 0.92;
 
-    private readonly FastDecoder _model;
+    private readonly StepMemory _memory;
+    private readonly ActivationPlan _last;
     private readonly ActivationPlan? _fixed;
     private readonly double _budget;
 
-    private ActivationPlanner(FastDecoder model, double budget, ActivationPlan? plan) => (_model, _budget, _fixed) = (model, budget, plan);
+    private ActivationPlanner(StepMemory memory, Device device, double budget, ActivationPlan? plan)
+    {
+        (_memory, _budget, _fixed) = (memory, budget, plan);
+        _last = device.type is DeviceType.CUDA ? ActivationPlan.Offload : ActivationPlan.Lean;
+    }
 
-    /// <summary>Plans for the memory that is free now on the device of the model, which is to hold all but activations by then.</summary>
-    public static ActivationPlanner ForFreeMemory(FastDecoder model) => new(
-        model, Usable * (model.Model.Device.type is DeviceType.CUDA ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes), null);
+    /// <summary>Plans for the memory that is free now on <paramref name="device"/>, which is to hold all but activations by then.</summary>
+    public static ActivationPlanner ForFreeMemory(StepMemory memory, Device device) =>
+        ForBytes(device.type is DeviceType.CUDA ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes, memory, device);
 
-    /// <summary>Plans for so many bytes beside the weights; the model may be shapes alone.</summary>
-    public static ActivationPlanner ForBytes(long bytes, FastDecoder model) => new(model, Usable * bytes, null);
+    /// <summary>Plans for so many bytes beside the weights.</summary>
+    public static ActivationPlanner ForBytes(long bytes, StepMemory memory, Device device) => new(memory, device, Usable * bytes, null);
 
-    public static ActivationPlanner Always(ActivationPlan plan, FastDecoder model) => new(model, 0, plan);
+    public static ActivationPlanner Always(ActivationPlan plan, StepMemory memory, Device device) => new(memory, device, 0, plan);
 
     /// <summary>The plan for a batch.</summary>
-    public ActivationPlan For(SftBatch batch) => _fixed ?? Candidates(batch.TokenCount, Longest(batch)).First(
-        candidate => candidate == Last || Bytes(candidate, batch) <= _budget);
+    public ActivationPlan For(BatchShape batch) => _fixed ?? Candidates(batch.TokenCount, batch.Lengths.Max()).First(
+        candidate => candidate == _last || _memory.Of(candidate, batch) <= _budget);
 
     /// <summary>Why <paramref name="plan"/> is the one for a batch.</summary>
-    public string Reason(ActivationPlan plan, SftBatch batch)
+    public string Reason(ActivationPlan plan, BatchShape batch)
     {
         const double GiB = 1L << 30;
         return _fixed is not null ? "as told" : FormattableString.Invariant(
-            $"a batch of {batch.TokenCount} tokens (longest row {Longest(batch)}) takes about {Bytes(plan, batch) / GiB:0.0} GiB so, of {_budget / GiB:0.0} GiB to be had");
+            $"a batch of {batch.TokenCount} tokens (longest row {batch.Lengths.Max()}) takes about {_memory.Of(plan, batch) / GiB:0.0} GiB so, of {_budget / GiB:0.0} GiB to be had");
     }
-
-    private static int Longest(SftBatch batch) => batch.Sequences.Max(sequence => sequence.Length);
-
-    private ActivationPlan Last => _model.Model.Device.type is DeviceType.CUDA ? ActivationPlan.Offload : ActivationPlan.Lean;
 
     private IEnumerable<ActivationPlan> Candidates(int tokens, int longest)
     {
@@ -96,32 +96,6 @@ internal sealed class ActivationPlanner
         }
 
         yield return ActivationPlan.Lean;
-        yield return Last;
-    }
-
-    /// <summary>Bytes beside the weights while a batch goes through the model as planned.</summary>
-    public double Bytes(ActivationPlan plan, SftBatch batch)
-    {
-        var tokens = Math.Min(batch.TokenCount, Math.Max(plan.PassTokens, Longest(batch))); // at once
-        var heads = _model.Heads;
-        double element = _model.Model.Dtype is ScalarType.Float32 ? 4 : 2;
-        double hidden = _model.Hidden, intermediate = _model.Intermediate;
-        var block = _model.Blocks[0];
-        var attention = heads.Width + heads.QueryWidth + (block.QueryNorm is null ? 0 : heads.QueryWidth + heads.KeyValueWidth);
-        var stream = (block.IsParallel ? 1 : 2) + (block.AttentionEnd.Norm is null ? 0 : 1) + (block.MlpEnd.Norm is null ? 0 : 1); // rows of it that are kept
-        var kept = plan.Mode switch
-        {
-            ActivationMode.Keep => ((stream * hidden) + attention + (2 * intermediate) + 256) * element, // a few ranks stand beside them
-            ActivationMode.Recompute => hidden * element,
-            _ => 0,
-        };
-
-        // One block at work: about ten rows of the stream, attention forward and backward (its sums of dq are float32), and the feed-forward.
-        var wide = plan.Mode is ActivationMode.Keep ? tokens : Math.Min(tokens, ActivationPlan.LeanTokens);
-        var work = (tokens * ((10 * hidden) + (3 * attention) + (4 * heads.QueryWidth)) * element) + (wide * 5 * intermediate * element);
-        work += wide * 3 * _model.ExpertsPerToken * hidden * element; // rows of the stream, once for each expert
-        work += block.Scope.SoftCap is null ? 0 : 2.0 * heads.QueryHeads * CappedAttention.Chunk * tokens * element; // attention's scores and their gradient
-        var scores = 2.5 * Math.Min(tokens, 4096) * _model.Head.OutFeatures * element;
-        return (tokens * kept * _model.Blocks.Count) + Math.Max(work, scores) + (64 << 20);
+        yield return _last;
     }
 }

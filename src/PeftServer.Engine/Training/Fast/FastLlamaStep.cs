@@ -3,6 +3,7 @@ using PeftServer.Engine.Adapters.Lora;
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
+using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Training.Fast;
 
@@ -12,6 +13,12 @@ namespace PeftServer.Engine.Training.Fast;
 /// </summary>
 internal sealed class FastLlamaStep : ITrainingStep
 {
+    /// <summary>Tokens whose scores are made at once: those of a vocabulary of 128,256 take a gigabyte for 4,096.</summary>
+    public const int ScoredAtOnce = 4096;
+
+    /// <summary>The same where memory is short.</summary>
+    public const int ScoredAtOnceLean = 2048;
+
     private readonly FastDecoder _model;
     private readonly NormWeights _norm;
     private readonly BlockKernels _kernels;
@@ -35,7 +42,8 @@ internal sealed class FastLlamaStep : ITrainingStep
         _norm = NormWeights.Of(_model.Norm);
         _layers = [.. _model.Blocks.Select(block => new FastLlamaLayer(block, adapter, kernels))];
         _packer = kernels.CreatePacker([.. _layers.SelectMany(layer => layer.Blocks)]);
-        _planner = plan is { } told ? ActivationPlanner.Always(told, _model) : ActivationPlanner.ForFreeMemory(_model);
+        var (memory, device) = (new StepMemory(_model, adapter, QuantizationOf(_model)), model.Device);
+        _planner = plan is { } told ? ActivationPlanner.Always(told, memory, device) : ActivationPlanner.ForFreeMemory(memory, device);
         AdapterChanged();
     }
 
@@ -58,7 +66,7 @@ internal sealed class FastLlamaStep : ITrainingStep
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
         var (loss, correct) = (zeros([], device: _model.Model.Device), zeros([], device: _model.Model.Device));
-        var plan = PlanFor(batch);
+        var plan = PlanFor(BatchShape.Of(batch));
         foreach (var pass in batch.Split(plan.PassTokens))
         {
             Pass(pass, plan.Mode, scale, loss, correct);
@@ -67,7 +75,14 @@ internal sealed class FastLlamaStep : ITrainingStep
         return (loss.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 
-    private ActivationPlan PlanFor(SftBatch batch)
+    private static BaseQuantization QuantizationOf(FastDecoder model) => model.Blocks[^1].O.weight.Packed switch
+    {
+        Nf4Matrix => BaseQuantization.Nf4,
+        Fp8Matrix => BaseQuantization.Fp8,
+        _ => BaseQuantization.None,
+    };
+
+    private ActivationPlan PlanFor(BatchShape batch)
     {
         var plan = _planner.For(batch);
         if (plan != _reported)
@@ -105,7 +120,7 @@ internal sealed class FastLlamaStep : ITrainingStep
             (x, y) = (nextX, nextY);
         }
 
-        var grad = Head(x, y!, batch, mode is ActivationMode.Keep ? 4096 : 2048, scale, loss, correct);
+        var grad = Head(x, y!, batch, mode is ActivationMode.Keep ? ScoredAtOnce : ScoredAtOnceLean, scale, loss, correct);
         y!.Dispose();
         x.Dispose();
         for (var i = _layers.Count - 1; i >= 0; i--)
@@ -133,7 +148,7 @@ internal sealed class FastLlamaStep : ITrainingStep
     }
 
     /// <summary>
-    /// Final norm, scores and loss of the targets, so many at a time (a vocabulary of 128,256 makes a gigabyte of the scores of 4,096);
+    /// Final norm, scores and loss of the targets, so many at a time;
     /// gives the gradient of the last block's output, in rows with room beside it.
     /// </summary>
     private Tensor Head(Tensor x, Tensor y, SftBatch batch, int chunk, double scale, Tensor loss, Tensor correct)

@@ -28,8 +28,7 @@ internal sealed class FoldedProjection : IDisposable
         InFeatures = projections[0].Site.InFeatures;
         OutFeatures = projections.Sum(projection => projection.Site.OutFeatures);
         var ranks = projections.Sum(projection => projection.Lora?.Rank ?? 0);
-        var alignment = RankAlignment(device);
-        RankWidth = (ranks + alignment - 1) / alignment * alignment;
+        RankWidth = RankWidthOf(ranks, device);
         _stack = FrozenStack.Of([.. projections.Select(projection => projection.Site)], RankWidth, device, dtype, kernels);
 
         var (row, column) = (0, 0);
@@ -185,8 +184,12 @@ internal sealed class FoldedProjection : IDisposable
         _stack.Dispose();
     }
 
-    /// <summary>Tensor cores want wide rows; a CPU only whole vectors.</summary>
-    private static int RankAlignment(Device device) => device.type is DeviceType.CUDA ? 64 : 8;
+    /// <summary>Columns for so many ranks. Tensor cores want wide rows; a CPU only whole vectors.</summary>
+    public static int RankWidthOf(int ranks, Device device)
+    {
+        var alignment = device.type is DeviceType.CUDA ? 64 : 8;
+        return (ranks + alignment - 1) / alignment * alignment;
+    }
 
     private sealed record Member(LoraProjection Lora, Tensor A, Tensor B, int Row, int Column)
     {

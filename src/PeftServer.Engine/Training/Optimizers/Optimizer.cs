@@ -9,6 +9,9 @@ namespace PeftServer.Engine.Training.Optimizers;
 /// </summary>
 public abstract class Optimizer : IDisposable
 {
+    /// <summary>Elements that are updated at once where weights do not count: what the update makes on the way stays small beside the weights.</summary>
+    public const long UpdatedAtOnce = 1 << 22;
+
     /// <summary>Elements that one sum of squares may run over in float32.</summary>
     private const long NormChunk = 4096;
 
@@ -58,7 +61,7 @@ public abstract class Optimizer : IDisposable
     /// <summary>Steps taken, the present one included.</summary>
     protected int Steps => _steps;
 
-    /// <summary>Whether an update needs each weight by itself, in its shape, rather than all of a group in a row.</summary>
+    /// <summary>Whether an update needs each weight by itself, in its shape, rather than the elements of a group in a row.</summary>
     protected virtual bool IsPerWeight => false;
 
     /// <summary>
@@ -150,9 +153,12 @@ public abstract class Optimizer : IDisposable
         var start = 0L;
         foreach (var group in Groups)
         {
-            var count = group.Weights.Sum(weight => weight.ElementCount);
-            yield return Slice("", group, start, [count], learningRate);
-            start += count;
+            for (var left = group.Weights.Sum(weight => weight.ElementCount); left > 0;)
+            {
+                var count = Math.Min(left, UpdatedAtOnce);
+                yield return Slice("", group, start, [count], learningRate);
+                (start, left) = (start + count, left - count);
+            }
         }
     }
 
