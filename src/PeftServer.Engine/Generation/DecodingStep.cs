@@ -61,10 +61,12 @@ internal static class DecodingStep
             var ready = new List<(GenerationSequence Sequence, long Last)>();
             for (var i = 0; i < chunks.Count; i++)
             {
-                chunks[i].Sequence.Fed(chunks[i].Tokens.Count);
-                if (chunks[i].Sequence.PendingCount == 0 && !chunks[i].Sequence.TakeForced())
+                var (sequence, count) = (chunks[i].Sequence, chunks[i].Tokens.Count);
+                PromptScores.Read(model, hidden.narrow(0, batch.Starts[i + 1] - count, count), sequence); // [count, hidden]
+                sequence.Fed(count);
+                if (sequence.PendingCount == 0 && !sequence.EndsWithPrompt() && !sequence.TakeForced())
                 {
-                    ready.Add((chunks[i].Sequence, batch.Starts[i + 1] - 1));
+                    ready.Add((sequence, batch.Starts[i + 1] - 1));
                 }
             }
 

@@ -8,10 +8,11 @@ namespace PeftServer.Engine.Generation;
 internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken) : IDisposable
 {
     private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new() { SingleReader = true, SingleWriter = true });
-    private readonly Sampler _sampler = new(request.Sampling);
+    private Sampler? _sampler;
     private IReadOnlyList<int> _opening = request.Prompt;
     private List<int> _pending = [];
     private readonly List<int> _generatedTokens = [];
+    private readonly List<PromptToken> _promptTokens = [];
     private int _generated;
     private int _layers;
     private int _most = request.Sampling.MaxTokens;
@@ -57,8 +58,8 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     {
         var limits = GenerationLimits.Of(model);
         var (rows, virtualTokens) = (adapter?.PromptRows ?? 0, adapter?.VirtualTokens ?? 0);
-        _most = Math.Min(_most, limits.AnswerRoom(Request.Prompt.Count, rows, virtualTokens));
-        if (_most < 1 || Request.Prompt.Count > limits.PromptRoom(rows, virtualTokens))
+        var room = limits.AnswerRoom(Request.Prompt.Count, rows, virtualTokens);
+        if (room < Math.Min(1, _most) || Request.Prompt.Count > limits.PromptRoom(rows, virtualTokens))
         {
             throw new NotSupportedException(
                 $"The model takes {model.MaxLength} tokens; {virtualTokens} virtual ones of the adapter and {Request.Prompt.Count} of the prompt leave no room for an answer.");
@@ -69,10 +70,25 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             throw new AdapterException("task_id", fault);
         }
 
+        if (limits.IsEncoderDecoder && Request.PromptLogProbabilities is not null)
+        {
+            throw new NotSupportedException("An encoder-decoder reads its prompt whole; it foretells none of its tokens.");
+        }
+
+        _most = Math.Min(_most, room);
         (_layers, Adapters, _reads) = (model.LayerCount, adapter is null ? [] : [adapter], limits.IsEncoderDecoder);
         _opening = model is Seq2SeqLanguageModel reader ? [reader.StartToken] : Request.Prompt;
+        _sampler = new Sampler(Request.Sampling, _opening);
         Begin();
     }
+
+    /// <summary>
+    /// Tokens of the prompt that stand behind the next <paramref name="count"/> to be fed, and are foretold by them; none where nobody wants to know.
+    /// </summary>
+    public IReadOnlyList<int> Foretold(int count) => Request.PromptLogProbabilities is null ? [] : [.. Request.Prompt.Skip(_promptTokens.Count + 1).Take(count)];
+
+    /// <summary>Takes what the model makes of the next tokens of the prompt.</summary>
+    public void Foretell(IEnumerable<PromptToken> tokens) => _promptTokens.AddRange(tokens);
 
     /// <summary>Takes what an encoder has made of the prompt.</summary>
     public void Read(EncodedSource source) => Source = source;
@@ -92,7 +108,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     public void Accept(int token) => Accept(new SampledToken(token, null, null));
 
     /// <summary>Chooses from scores.</summary>
-    public void Choose(Span<float> scores) => Accept(_sampler.Next(scores));
+    public void Choose(Span<float> scores) => Accept(_sampler!.Next(scores));
 
     /// <summary>Takes the token that must come now, whatever the scores; false where any may.</summary>
     public bool TakeForced()
@@ -105,6 +121,17 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         }
 
         return forced is not null;
+    }
+
+    /// <summary>Ends where no token is asked for; false where one is.</summary>
+    public bool EndsWithPrompt()
+    {
+        if (_most == 0)
+        {
+            Finish(Opening(new GeneratedToken(null, FinishReason.NothingAsked)));
+        }
+
+        return _most == 0;
     }
 
     public void Fail(Exception fault)
@@ -127,13 +154,13 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         {
             StopToken = token.Id;
             var isCut = _generated >= _most && token.Id == Request.Sampling.Forced?.Last; // it was put there: the model had more to say
-            Finish(new GeneratedToken(null, isCut ? FinishReason.Length : FinishReason.Stop, token.LogProbability, token.Top));
+            Finish(Opening(new GeneratedToken(null, isCut ? FinishReason.Length : FinishReason.Stop, token.LogProbability, token.Top)));
             return;
         }
 
         if (_generated >= _most)
         {
-            Finish(new GeneratedToken(token.Id, FinishReason.Length, token.LogProbability, token.Top));
+            Finish(Opening(new GeneratedToken(token.Id, FinishReason.Length, token.LogProbability, token.Top)));
             return;
         }
 
@@ -148,8 +175,12 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             _pending.Add(token.Id);
         }
 
-        _output.Writer.TryWrite(new GeneratedToken(token.Id, null, token.LogProbability, token.Top));
+        _output.Writer.TryWrite(Opening(new GeneratedToken(token.Id, null, token.LogProbability, token.Top)));
     }
+
+    /// <summary>The token; with what is known of the prompt where it is the first.</summary>
+    private GeneratedToken Opening(GeneratedToken token) =>
+        _generated <= 1 && Request.PromptLogProbabilities is not null ? token with { Prompt = _promptTokens } : token;
 
     private void Begin()
     {
