@@ -24,10 +24,10 @@ internal sealed record RequestedModel(string Name, BaseModel Base, AdapterRefere
 internal sealed class RequestedModels(ModelDirectory directory, AdapterFolders adapters, ModelTaskReader tasks)
 {
     /// <summary>
-    /// The model of that name, for <paramref name="path"/>, which answers for some tasks. Throws <see cref="ApiErrorException"/> where there is
+    /// The model of that name, for <paramref name="path"/>, which answers for some tasks; null: for one that answers for all. Throws <see cref="ApiErrorException"/> where there is
     /// none, its base is gone, or another path is for models like it.
     /// </summary>
-    public async Task<RequestedModel> FindAsync(string name, string path, CancellationToken cancellationToken)
+    public async Task<RequestedModel> FindAsync(string name, string? path, CancellationToken cancellationToken)
     {
         var resolved = await directory.ResolveAsync(Tenancy.DefaultProject, name, cancellationToken)
             ?? throw new ApiErrorException(ApiError.NotFound(
@@ -40,7 +40,7 @@ internal sealed class RequestedModels(ModelDirectory directory, AdapterFolders a
         // What cannot be told from a config is a writer's to load, and to say why it cannot.
         var head = await tasks.HeadOfAsync(resolved.Base, resolved.Adapter, cancellationToken) ?? ModelHead.CausalLM;
         var task = ModelTasks.Of(head);
-        if (!task.Endpoints.Contains(path))
+        if (path is not null && !task.Endpoints.Contains(path))
         {
             throw new ApiErrorException(ApiError.BadRequest(
                 $"'{resolved.Name}' {task.Does}, which POST {path} is not for. Use POST {task.Endpoints[0]}.", "model", "unsupported_model"));

@@ -40,6 +40,9 @@ public sealed class RunningHost(TestCluster cluster) : IAsyncLifetime
         _models.Dispose();
     }
 
+    /// <summary>Where it listens.</summary>
+    public Uri Address => _client.BaseAddress!;
+
     public Task<HttpResponseMessage> PostAsync(string path, string json) => _client.PostAsync(path, new StringContent(json, Encoding.UTF8, "application/json"), Now);
 
     /// <summary>The body of an answer that must be 200.</summary>

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using PeftServer.Core.Http;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 

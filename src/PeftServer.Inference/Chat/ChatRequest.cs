@@ -1,4 +1,6 @@
 using System.Text.Json;
+using PeftServer.Core.Http;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 
@@ -19,6 +21,8 @@ internal sealed record ChatRequest : SampledRequest
     internal override int? MostTokens => MaxCompletionTokens ?? MaxTokens;
 
     internal override int? Rivals => Logprobs is true ? TopLogprobs ?? 0 : null;
+
+    internal override IReadOnlyList<ErrorDetail> Faults(int vocabulary) => ChatSettings.Faults(this, vocabulary);
 
     /// <summary>Functions the template may show to the model; its calls come back as text.</summary>
     public JsonElement? Tools { get; init; }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using PeftServer.Core.Http;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 
@@ -10,6 +11,7 @@ internal static class ChatSettings
     public static IReadOnlyList<ErrorDetail> Faults(ChatRequest request, int vocabulary)
     {
         var faults = SamplingSettings.Faults(request, vocabulary);
+        faults.Range("max_tokens", request.MaxTokens, 1, int.MaxValue);
         faults.Range("max_completion_tokens", request.MaxCompletionTokens, 1, int.MaxValue);
         faults.Range("top_logprobs", request.TopLogprobs, 0, 20);
         if (request.Messages.Count == 0)

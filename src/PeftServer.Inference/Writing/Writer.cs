@@ -1,9 +1,8 @@
 using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
-using PeftServer.Inference.Chat;
 
-namespace PeftServer.Inference;
+namespace PeftServer.Inference.Writing;
 
 /// <summary>A loaded model that writes, as one request uses it.</summary>
 /// <param name="Name">Its name.</param>
@@ -13,6 +12,9 @@ namespace PeftServer.Inference;
 /// <param name="Adapter">The adapter; null for the base alone.</param>
 internal sealed record Writer(string Name, ServedWriter Served, Speech Speech, GenerationLimits Limits, AdapterReference? Adapter)
 {
+    /// <summary>Tokens of a prompt that say how the next one looks: a character has four at most.</summary>
+    private const int Context = 8;
+
     /// <summary>The model, loaded. Throws what loading throws.</summary>
     public static async Task<Writer> LoadAsync(RequestedModel model, ServedModels models, CancellationToken cancellationToken)
     {
@@ -45,7 +47,10 @@ internal sealed record Writer(string Name, ServedWriter Served, Speech Speech, G
             Adapter = Adapter,
             Task = request.TaskId ?? 0,
             Sampling = SamplingSettings.Sampling(request, Speech, RoomAfter(prompt), choice),
+            PromptLogProbabilities = request.PromptRivals,
         };
-        return new Answer(Served.Engine.Generate(generation, cancellationToken), Served.Tokenizer, request.Stop?.Values ?? []);
+        var form = new AnswerForm(request.Stop?.Values ?? [], request.IncludeStopStrInOutput ?? false, request.SkipSpecialTokens ?? true);
+        var context = request.ContinuesText && !Limits.IsEncoderDecoder ? prompt[^Math.Min(prompt.Length, Context)..] : [];
+        return new Answer(Served.Engine.Generate(generation, cancellationToken), Served.Tokenizer, form, context);
     }
 }
