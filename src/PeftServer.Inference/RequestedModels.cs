@@ -1,4 +1,5 @@
 using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
 using PeftServer.Core;
 using PeftServer.Core.Http;
 using PeftServer.Core.Models;
@@ -51,6 +52,9 @@ internal sealed class RequestedModels(ModelDirectory directory, AdapterFolders a
             : null;
         return new RequestedModel(resolved.Name, resolved.Base, adapter, head);
     }
+
+    /// <summary>The path that a request is for, as <see cref="ModelTasks"/> writes it: routing overlooks case and a slash at the end.</summary>
+    public static string PathOf(HttpContext context) => ((RouteEndpoint)context.GetEndpoint()!).RoutePattern.RawText!;
 
     /// <summary>Does <paramref name="work"/> with a model; why it cannot be loaded is a 503 that says so.</summary>
     public static async Task<IResult> ServeAsync(RequestedModel model, Func<Task<IResult>> work)

@@ -33,7 +33,8 @@ internal static class ChatPrompt
     {
         try
         {
-            return chat.EncodePrompt(new Conversation { Messages = request.Messages, Tools = request.Tools });
+            return chat.EncodePrompt(
+                new Conversation { Messages = request.Messages, Tools = request.Tools, TemplateArguments = request.ChatTemplateKwargs }, request.AddGenerationPrompt ?? true);
         }
         catch (TemplateException e)
         {

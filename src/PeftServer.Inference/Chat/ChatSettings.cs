@@ -19,6 +19,23 @@ internal static class ChatSettings
             faults.Fault("messages", "'messages' is empty. Send at least one message.");
         }
 
+        for (var i = 0; i < request.Messages.Count; i++)
+        {
+            ChatMessages.Check(request.Messages[i], $"messages[{i}]", faults);
+        }
+
+        ChatMessages.CheckTools(request.Tools, faults);
+        if (request.ChatTemplateKwargs?.Keys.FirstOrDefault(name => name is "messages" or "tools") is { } taken)
+        {
+            faults.Fault($"chat_template_kwargs.{taken}", $"Send '{taken}' as a field of the request.");
+        }
+
+        if (request.ContinueFinalMessage is true)
+        {
+            faults.Add(new ErrorDetail(
+                "'continue_final_message' is not supported by this server yet. Leave it out, or send the chat as a text to /v1/completions.", "continue_final_message", "unsupported_parameter"));
+        }
+
         if (request.MaxTokens is not null && request.MaxCompletionTokens is not null && request.MaxTokens != request.MaxCompletionTokens)
         {
             faults.Fault("max_tokens", "'max_tokens' and 'max_completion_tokens' say different things. Send one of them.");

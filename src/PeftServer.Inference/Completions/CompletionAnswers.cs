@@ -13,11 +13,11 @@ internal sealed class CompletionAnswers(CompletionRequest request, Writer writer
     protected override object Whole(IReadOnlyList<WrittenAnswer> answers, Usage usage) =>
         Completion([.. answers.Select((answer, index) => Choice(index, answer.PromptIndex, answer.Text, answer.FinishReason, answer.Tokens, answer.Prompt, isFirst: true))]) with { Usage = usage };
 
-    protected override IEnumerable<object> Chunks(int index, AnswerPiece piece, bool isFirst)
+    protected override IEnumerable<object> Chunks(int index, AnswerPiece piece, bool isFirst, Usage? usage)
     {
         if (piece.Text.Length > 0 || piece.Token is not null || piece.FinishReason is not null || (isFirst && _echoes.Count > 0))
         {
-            yield return Completion([Choice(index, index / Request.Candidates, piece.Text, piece.FinishReason, piece.Token is { } token ? [token] : [], piece.Prompt, isFirst)]);
+            yield return Completion([Choice(index, index / Request.Candidates, piece.Text, piece.FinishReason, piece.Token is { } token ? [token] : [], piece.Prompt, isFirst)]) with { Usage = usage };
         }
     }
 

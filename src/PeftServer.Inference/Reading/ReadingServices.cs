@@ -20,7 +20,7 @@ internal sealed class ReadingServices(RequestedModels requested, Readers readers
             return ApiError.From(faults);
         }
 
-        var model = await requested.FindAsync(request.Model, context.Request.Path, context.RequestAborted);
+        var model = await requested.FindAsync(request.Model, RequestedModels.PathOf(context), context.RequestAborted);
         return await RequestedModels.ServeAsync(model, async () =>
         {
             var reader = await readers.LoadAsync(model, context.RequestAborted);

@@ -13,7 +13,7 @@ internal abstract record SampledRequest
 
     public double? TopP { get; init; }
 
-    /// <summary>Not OpenAI's: only so many of the likeliest tokens are drawn from.</summary>
+    /// <summary>Not OpenAI's: only so many of the likeliest tokens are drawn from; 0 or -1: all.</summary>
     public int? TopK { get; init; }
 
     /// <summary>Not OpenAI's: the task the text is of, from 0, for adapters of methods that know several (POLY, MULTITASK_PROMPT_TUNING).</summary>
@@ -85,4 +85,7 @@ internal sealed record StreamOptions
     public bool? IncludeUsage { get; init; }
 
     public bool? IncludeObfuscation { get; init; }
+
+    /// <summary>Not OpenAI's: every piece tells what the request has cost so far.</summary>
+    public bool? ContinuousUsageStats { get; init; }
 }

@@ -17,7 +17,7 @@ internal static class SamplingSettings
         var faults = new List<ErrorDetail>();
         faults.Range("temperature", request.Temperature, 0, 2);
         faults.Range("top_p", request.TopP, 0, 1);
-        faults.Range("top_k", request.TopK, 0, int.MaxValue);
+        faults.Range("top_k", request.TopK, -1, int.MaxValue);
         faults.Range("task_id", request.TaskId, 0, int.MaxValue);
         faults.Range("min_p", request.MinP, 0, 1);
         faults.Range("repetition_penalty", request.RepetitionPenalty, 0.01, 100);
@@ -78,7 +78,7 @@ internal static class SamplingSettings
         MaxTokens = Math.Min(request.MostTokens ?? room, room),
         Temperature = request.Temperature ?? 1,
         TopP = request.TopP ?? 1,
-        TopK = request.TopK ?? 0,
+        TopK = Math.Max(0, request.TopK ?? 0),
         MinP = request.MinP ?? 0,
         RepetitionPenalty = request.RepetitionPenalty ?? 1,
         MinTokens = request.MinTokens ?? 0,

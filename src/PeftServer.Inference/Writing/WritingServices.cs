@@ -13,7 +13,7 @@ internal sealed class WritingServices(RequestedModels requested, ServedModels mo
         where T : SampledRequest
     {
         var cancellationToken = context.RequestAborted;
-        var model = await requested.FindAsync(request.Model, context.Request.Path, cancellationToken);
+        var model = await requested.FindAsync(request.Model, RequestedModels.PathOf(context), cancellationToken);
         return await RequestedModels.ServeAsync(model, async () =>
         {
             var writer = await Writer.LoadAsync(model, models, cancellationToken);

@@ -40,7 +40,8 @@ internal abstract class WrittenAnswers<TRequest>(TRequest request, Writer writer
         {
             await foreach (var (index, piece) in AnswerPieces.MergeAsync(answers, giveUp.Token))
             {
-                foreach (var chunk in Chunks(index, piece, isFirst: !begun[index]))
+                var soFar = Request.StreamOptions?.ContinuousUsageStats is true ? UsageOf(answers.Sum(answer => answer.TokenCount)) : null;
+                foreach (var chunk in Chunks(index, piece, isFirst: !begun[index], soFar))
                 {
                     yield return chunk;
                 }
@@ -62,8 +63,8 @@ internal abstract class WrittenAnswers<TRequest>(TRequest request, Writer writer
     /// <summary>The object that holds <paramref name="answers"/>.</summary>
     protected abstract object Whole(IReadOnlyList<WrittenAnswer> answers, Usage usage);
 
-    /// <summary>What is sent of a piece of the answer of that number.</summary>
-    protected abstract IEnumerable<object> Chunks(int index, AnswerPiece piece, bool isFirst);
+    /// <summary>What is sent of a piece of the answer of that number; with what the request has cost so far, where that is wanted.</summary>
+    protected abstract IEnumerable<object> Chunks(int index, AnswerPiece piece, bool isFirst, Usage? usage);
 
     /// <summary>What is sent behind all pieces.</summary>
     protected abstract object Last(Usage usage);
