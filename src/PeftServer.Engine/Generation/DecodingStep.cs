@@ -110,7 +110,11 @@ internal static class DecodingStep
         var likeliest = logits.argmax(-1).cpu().data<long>().ToArray(); // the one device sync of the step
         for (var i = 0; i < ready.Count; i++)
         {
-            if (ready[i].Sequence.IsPlainGreedy)
+            if (ready[i].Sequence.Candidates is { } candidates)
+            {
+                ready[i].Sequence.Continue(Likeliest(logits.select(0, i), candidates));
+            }
+            else if (ready[i].Sequence.IsPlainGreedy)
             {
                 ready[i].Sequence.Accept((int)likeliest[i]);
             }
@@ -119,5 +123,12 @@ internal static class DecodingStep
                 ready[i].Sequence.Choose(logits.select(0, i).cpu().data<float>().ToArray());
             }
         }
+    }
+
+    /// <summary>The <paramref name="count"/> likeliest tokens by their <paramref name="logits"/> [vocab], with their log-probabilities.</summary>
+    private static List<(int Token, float LogProbability)> Likeliest(Tensor logits, int count)
+    {
+        var (values, ids) = F.log_softmax(logits, -1).topk((int)Math.Min(count, logits.size(0)), -1); // [count]
+        return [.. ids.cpu().data<long>().ToArray().Select(id => (int)id).Zip(values.cpu().data<float>().ToArray())];
     }
 }

@@ -44,6 +44,19 @@ public sealed class GenerationEngine : IDisposable
         return sequence.Output;
     }
 
+    /// <summary>
+    /// The best continuations of a prompt that a search of beams finds, best first. How tokens are drawn has no part in it; what ends an answer, and
+    /// what it must begin or be cut off with, has.
+    /// </summary>
+    public Task<IReadOnlyList<BeamHypothesis>> SearchAsync(GenerationRequest request, BeamParameters beams, CancellationToken cancellationToken = default)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(request.Prompt.Count);
+        ArgumentOutOfRangeException.ThrowIfLessThan(request.Sampling.MaxTokens, 1);
+        var group = new BeamGroup(beams);
+        _thread.Send(new GenerationSequence(request, cancellationToken, group));
+        return group.Result;
+    }
+
     public void Dispose() => _thread.Dispose();
 
     private void Work()
@@ -57,7 +70,7 @@ public sealed class GenerationEngine : IDisposable
         while (_thread.Wait())
         {
             Admit(model, adapters);
-            DecodingStep.Run(model, _thread.Taken, _options.MaxBatchTokens);
+            DecodingStep.Run(model, [.. _thread.Taken.SelectMany(sequence => sequence.Parts)], _options.MaxBatchTokens);
             foreach (var sequence in _thread.Taken.Where(sequence => sequence.IsFinished || sequence.IsCancelled).ToList())
             {
                 Retire(sequence);

@@ -5,18 +5,19 @@ using PeftServer.Engine.Models;
 namespace PeftServer.Engine.Generation;
 
 /// <summary>A request on its way through the engine: what it reads, what it has yet to feed, its cache, where its tokens go.</summary>
-internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken) : IDisposable
+internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken, BeamGroup? beams = null) : IDisposable
 {
     private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new() { SingleReader = true, SingleWriter = true });
     private Sampler? _sampler;
     private IReadOnlyList<int> _opening = request.Prompt;
     private List<int> _pending = [];
-    private readonly List<int> _generatedTokens = [];
+    private List<int> _generatedTokens = [];
     private readonly List<PromptToken> _promptTokens = [];
     private int _generated;
     private int _layers;
     private int _most = request.Sampling.MaxTokens;
     private bool _reads;
+    private bool _isFinished;
 
     public GenerationRequest Request { get; } = request;
 
@@ -26,7 +27,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     public IReadOnlyList<Adapter> Adapters { get; private set; } = [];
 
-    public bool IsFinished { get; private set; }
+    public bool IsFinished => _isFinished || beams is { IsOver: true };
 
     /// <summary>The stop token that ended the answer; null while there is none.</summary>
     public int? StopToken { get; private set; }
@@ -48,7 +49,13 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     /// <summary>Whether an adapter must see the whole sequence for every token: nothing is cached then.</summary>
     private bool ReadsWhole => Adapters.Any(adapter => adapter.ReadsWholeSequences);
 
-    public bool IsPlainGreedy => Request.Sampling.IsPlainGreedy;
+    public bool IsPlainGreedy => beams is null && Request.Sampling.IsPlainGreedy;
+
+    /// <summary>Continuations that are wanted of it as a beam; null where it is none.</summary>
+    public int? Candidates => beams?.Candidates;
+
+    /// <summary>The sequences that are to be read for the request: this one, or its beams.</summary>
+    public IEnumerable<GenerationSequence> Parts => beams is null || AwaitsSource ? [this] : beams.Unread;
 
     /// <summary>
     /// Readies the sequence for <paramref name="model"/>, which takes so many tokens, those that the adapter puts before it included. Throws
@@ -80,6 +87,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         _opening = model is Seq2SeqLanguageModel reader ? [reader.StartToken] : Request.Prompt;
         _sampler = new Sampler(Request.Sampling, _opening);
         Begin();
+        beams?.Begin(this, _most);
     }
 
     /// <summary>
@@ -110,12 +118,53 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     /// <summary>Chooses from scores.</summary>
     public void Choose(Span<float> scores) => Accept(_sampler!.Next(scores));
 
+    /// <summary>Takes the likeliest continuations of a beam.</summary>
+    public void Continue(IReadOnlyList<(int Token, float LogProbability)> continuations) => beams!.Continue(this, continuations);
+
+    /// <summary>A beam that goes on from this one with other tokens behind the prompt; with its cache, or a copy.</summary>
+    public GenerationSequence Fork(IReadOnlyList<int> tokens, bool takesCache)
+    {
+        var fork = new GenerationSequence(Request, cancellationToken, beams)
+        {
+            Adapters = Adapters,
+            Source = Source,
+            _opening = _opening,
+            _generatedTokens = [.. tokens],
+            _generated = tokens.Count,
+            _layers = _layers,
+            _most = _most,
+            _reads = _reads,
+        };
+        if (ReadsWhole)
+        {
+            fork.Begin();
+            fork._pending = [.. _opening, .. tokens];
+            return fork;
+        }
+
+        fork._pending = [tokens[^1]];
+        fork.Cache = takesCache ? Cache : Cache!.Clone();
+        Cache = takesCache ? null : Cache;
+        return fork;
+    }
+
+    /// <summary>Lets go of what is cached, where nobody has taken it.</summary>
+    public void DropCache()
+    {
+        Cache?.Dispose();
+        Cache = null;
+    }
+
     /// <summary>Takes the token that must come now, whatever the scores; false where any may.</summary>
     public bool TakeForced()
     {
         var forced = _generated == _most - 1 && Request.Sampling.Forced?.Last is { } last ? last
             : _generated == 0 ? Request.Sampling.Forced?.First : null;
-        if (forced is { } token)
+        if (forced is { } only && beams is not null)
+        {
+            Continue([(only, 0)]);
+        }
+        else if (forced is { } token)
         {
             Accept(new SampledToken(token, Request.Sampling.TopLogProbabilities is null ? null : 0, Request.Sampling.TopLogProbabilities is > 0 ? [(token, 0)] : []));
         }
@@ -136,13 +185,15 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     public void Fail(Exception fault)
     {
-        IsFinished = true;
+        _isFinished = true;
+        beams?.Fail(fault);
         _output.Writer.TryComplete(fault);
     }
 
     public void Dispose()
     {
-        Cache?.Dispose();
+        beams?.Dispose();
+        DropCache();
         Source?.Dispose();
         _output.Writer.TryComplete();
     }
@@ -192,7 +243,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     private void Finish(GeneratedToken last)
     {
-        IsFinished = true;
+        _isFinished = true;
         _output.Writer.TryWrite(last);
         _output.Writer.TryComplete();
     }

@@ -26,7 +26,10 @@ internal sealed record CompletionRequest : SampledRequest
     /// <summary>What follows the text that is asked for: models with tokens for it write what stands between prompt and suffix.</summary>
     public string? Suffix { get; init; }
 
-    /// <summary>So many answers are written, and of these the <see cref="SampledRequest.N"/> that are likeliest by token are given.</summary>
+    /// <summary>
+    /// So many answers are written, and of these the <see cref="SampledRequest.N"/> that are likeliest by token are given; of a search, so many
+    /// beams.
+    /// </summary>
     public int? BestOf { get; init; }
 
     /// <summary>Not OpenAI's: log-probabilities of the prompt's tokens, with so many of the likeliest beside each, as vLLM gives them.</summary>
@@ -43,7 +46,9 @@ internal sealed record CompletionRequest : SampledRequest
 
     internal override bool ContinuesText => Suffix is not { Length: > 0 };
 
-    internal override int Candidates => BestOf ?? N ?? 1;
+    internal override int BeamWidth => BestOf ?? N ?? 1;
+
+    internal override int Candidates => UseBeamSearch is true ? N ?? 1 : BestOf ?? N ?? 1;
 
     internal override IReadOnlyList<ErrorDetail> Faults(int vocabulary)
     {
@@ -51,7 +56,7 @@ internal sealed record CompletionRequest : SampledRequest
         faults.Range("max_tokens", MaxTokens, Echo is true || PromptLogprobs is not null ? 0 : 1, int.MaxValue);
         faults.Range("logprobs", Logprobs, 0, MaxRivals);
         faults.Range("prompt_logprobs", PromptLogprobs, 0, MaxRivals);
-        faults.Range("best_of", BestOf, N ?? 1, Math.Max(MaxCandidates, N ?? 1));
+        faults.Range("best_of", BestOf, N ?? 1, Math.Max(UseBeamSearch is true ? SamplingSettings.MaxChoices : MaxCandidates, N ?? 1));
         if (Stream is true && Candidates > (N ?? 1))
         {
             faults.Fault("best_of", "'best_of' chooses among whole answers, which cannot be streamed. Leave 'stream' out, or 'best_of'.");

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using PeftServer.Core.Http;
 using PeftServer.Engine;
 
@@ -24,6 +25,15 @@ internal abstract record SampledRequest
 
     /// <summary>Not OpenAI's: scores of tokens that are in prompt or answer already are divided by it, or multiplied where they are negative.</summary>
     public double? RepetitionPenalty { get; init; }
+
+    /// <summary>Not OpenAI's: the answers are not drawn but searched for, as transformers does it, with <see cref="BeamWidth"/> beams.</summary>
+    public bool? UseBeamSearch { get; init; }
+
+    /// <summary>Not OpenAI's: a text's log-probability counts divided by its length to this power; 1 if left out.</summary>
+    public double? LengthPenalty { get; init; }
+
+    /// <summary>Not OpenAI's: true ends the search with the first texts that end, "never" only where none can become better; false if left out.</summary>
+    public JsonElement? EarlyStopping { get; init; }
 
     public int? MaxTokens { get; init; }
 
@@ -72,6 +82,9 @@ internal abstract record SampledRequest
 
     /// <summary>Whether the answer goes on where the prompt ends, as one text.</summary>
     internal virtual bool ContinuesText => false;
+
+    /// <summary>Texts that a search pursues at once.</summary>
+    internal virtual int BeamWidth => N ?? 1;
 
     /// <summary>Answers that are written for each prompt, to give <see cref="N"/> of them.</summary>
     internal virtual int Candidates => N ?? 1;

@@ -9,7 +9,9 @@ namespace PeftServer.Inference.Writing;
 internal static class SamplingSettings
 {
     private const int MaxStops = 32;
-    private const int MaxChoices = 128;
+    /// <summary>Answers to one prompt, and beams of a search.</summary>
+    public const int MaxChoices = 128;
+
 
     /// <summary>Every fault of these fields, with the remedy.</summary>
     public static List<ErrorDetail> Faults(SampledRequest request, int vocabulary)
@@ -30,6 +32,7 @@ internal static class SamplingSettings
             faults.Fault("stop", $"'stop' takes up to {MaxStops} strings, none of them empty.");
         }
 
+        BeamSettings.Check(request, faults);
         if (request.StopTokenIds?.Any(id => id < 0 || id >= vocabulary) is true)
         {
             faults.Fault("stop_token_ids", $"'stop_token_ids' takes token ids from 0 to {vocabulary - 1}.");

@@ -1,3 +1,4 @@
+using System.Threading.Channels;
 using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
@@ -39,18 +40,29 @@ internal sealed record Writer(string Name, ServedWriter Served, Speech Speech, G
     }
 
     /// <summary>Hands a prompt to the engine, for the choice of that number.</summary>
-    public Answer Start(SampledRequest request, int[] prompt, int choice, CancellationToken cancellationToken)
+    public Answer Start(SampledRequest request, int[] prompt, int choice, CancellationToken cancellationToken) =>
+        Answer(request, prompt, Served.Engine.Generate(Generation(request, prompt, choice), cancellationToken));
+
+    /// <summary>Has the engine search for the best answers to a prompt.</summary>
+    public IReadOnlyList<Answer> Search(SampledRequest request, int[] prompt, CancellationToken cancellationToken)
     {
-        var generation = new GenerationRequest
-        {
-            Prompt = prompt,
-            Adapter = Adapter,
-            Task = request.TaskId ?? 0,
-            Sampling = SamplingSettings.Sampling(request, Speech, RoomAfter(prompt), choice),
-            PromptLogProbabilities = request.PromptRivals,
-        };
+        var search = Served.Engine.SearchAsync(Generation(request, prompt, 0), BeamSettings.Of(request), cancellationToken);
+        return [.. Enumerable.Range(0, request.N ?? 1).Select(rank => Answer(request, prompt, FoundTokens.Of(search, rank)))];
+    }
+
+    private GenerationRequest Generation(SampledRequest request, int[] prompt, int choice) => new()
+    {
+        Prompt = prompt,
+        Adapter = Adapter,
+        Task = request.TaskId ?? 0,
+        Sampling = SamplingSettings.Sampling(request, Speech, RoomAfter(prompt), choice),
+        PromptLogProbabilities = request.PromptRivals,
+    };
+
+    private Answer Answer(SampledRequest request, int[] prompt, ChannelReader<GeneratedToken> tokens)
+    {
         var form = new AnswerForm(request.Stop?.Values ?? [], request.IncludeStopStrInOutput ?? false, request.SkipSpecialTokens ?? true);
         var context = request.ContinuesText && !Limits.IsEncoderDecoder ? prompt[^Math.Min(prompt.Length, Context)..] : [];
-        return new Answer(Served.Engine.Generate(generation, cancellationToken), Served.Tokenizer, form, context);
+        return new Answer(tokens, Served.Tokenizer, form, context);
     }
 }

@@ -70,7 +70,9 @@ internal abstract class WrittenAnswers<TRequest>(TRequest request, Writer writer
     protected abstract object Last(Usage usage);
 
     private List<Answer> Start(CancellationToken cancellationToken) =>
-        [.. prompts.SelectMany(prompt => Enumerable.Range(0, Request.Candidates).Select(choice => Writer.Start(Request, prompt, choice, cancellationToken)))];
+        [.. prompts.SelectMany(prompt => Request.UseBeamSearch is true
+            ? Writer.Search(Request, prompt, cancellationToken)
+            : Enumerable.Range(0, Request.Candidates).Select(choice => Writer.Start(Request, prompt, choice, cancellationToken)))];
 
     private Usage UsageOf(int written) => new(prompts.Sum(prompt => prompt.Length), written);
 
