@@ -10,6 +10,8 @@ using PeftServer.Engine.Native;
 using PeftServer.Inference.Chat;
 using PeftServer.Inference.Completions;
 using PeftServer.Inference.Reading;
+using PeftServer.Inference.Tokenizing;
+using PeftServer.Inference.Writing;
 using Serilog;
 
 namespace PeftServer.Inference;
@@ -31,6 +33,8 @@ public static class InferenceHost
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(5));
         builder.Services.AddSingleton<ServedModels>();
         builder.Services.AddSingleton<RequestedModels>();
+        builder.Services.AddSingleton<WritingServices>();
+        builder.Services.AddSingleton<TokenizingModels>();
         builder.Services.AddSingleton<Readers>();
         builder.Services.AddSingleton<ReadingServices>();
         builder.Services.AddHostedService<HostReport>();
@@ -44,6 +48,7 @@ public static class InferenceHost
         app.MapChat();
         app.MapCompletions();
         app.MapReading();
+        app.MapTokenizing();
         return app;
     }
 

@@ -1,4 +1,5 @@
 using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
 using PeftServer.Core;
 using PeftServer.Core.Http;
 using PeftServer.Core.Models;
@@ -24,10 +25,10 @@ internal sealed record RequestedModel(string Name, BaseModel Base, AdapterRefere
 internal sealed class RequestedModels(ModelDirectory directory, AdapterFolders adapters, ModelTaskReader tasks)
 {
     /// <summary>
-    /// The model of that name, for <paramref name="path"/>, which answers for some tasks. Throws <see cref="ApiErrorException"/> where there is
+    /// The model of that name, for <paramref name="path"/>, which answers for some tasks; null: for one that answers for all. Throws <see cref="ApiErrorException"/> where there is
     /// none, its base is gone, or another path is for models like it.
     /// </summary>
-    public async Task<RequestedModel> FindAsync(string name, string path, CancellationToken cancellationToken)
+    public async Task<RequestedModel> FindAsync(string name, string? path, CancellationToken cancellationToken)
     {
         var resolved = await directory.ResolveAsync(Tenancy.DefaultProject, name, cancellationToken)
             ?? throw new ApiErrorException(ApiError.NotFound(
@@ -40,7 +41,7 @@ internal sealed class RequestedModels(ModelDirectory directory, AdapterFolders a
         // What cannot be told from a config is a writer's to load, and to say why it cannot.
         var head = await tasks.HeadOfAsync(resolved.Base, resolved.Adapter, cancellationToken) ?? ModelHead.CausalLM;
         var task = ModelTasks.Of(head);
-        if (!task.Endpoints.Contains(path))
+        if (path is not null && !task.Endpoints.Contains(path))
         {
             throw new ApiErrorException(ApiError.BadRequest(
                 $"'{resolved.Name}' {task.Does}, which POST {path} is not for. Use POST {task.Endpoints[0]}.", "model", "unsupported_model"));
@@ -51,6 +52,9 @@ internal sealed class RequestedModels(ModelDirectory directory, AdapterFolders a
             : null;
         return new RequestedModel(resolved.Name, resolved.Base, adapter, head);
     }
+
+    /// <summary>The path that a request is for, as <see cref="ModelTasks"/> writes it: routing overlooks case and a slash at the end.</summary>
+    public static string PathOf(HttpContext context) => ((RouteEndpoint)context.GetEndpoint()!).RoutePattern.RawText!;
 
     /// <summary>Does <paramref name="work"/> with a model; why it cannot be loaded is a 503 that says so.</summary>
     public static async Task<IResult> ServeAsync(RequestedModel model, Func<Task<IResult>> work)

@@ -1,6 +1,7 @@
 using PeftServer.Core.Inference;
 using PeftServer.Core.Models;
 using PeftServer.Engine.Tokenizers;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference;
 
@@ -8,6 +9,8 @@ namespace PeftServer.Inference;
 internal abstract class ServedModel(BaseModel model) : IDisposable
 {
     public Tokenizer Tokenizer { get; } = Tokenizer.Load(model.Folder);
+
+    public TokenTexts Texts => field ??= new TokenTexts(Tokenizer);
 
     public DateTimeOffset LastUsed { get; set; }
 

@@ -14,6 +14,7 @@ internal sealed class ServedReader : ServedModel
         : base(model)
     {
         Chat = Tokenizer.ChatTemplate is null ? null : new ChatEncoder(Tokenizer);
+        Head = head;
         Engine = new ReadingEngine(new ReadingEngineOptions
         {
             ModelFolder = model.Folder,
@@ -26,6 +27,9 @@ internal sealed class ServedReader : ServedModel
     }
 
     public ReadingEngine Engine { get; }
+
+    /// <summary>What stands on top of the base.</summary>
+    public ModelHead Head { get; }
 
     /// <summary>Chats to tokens; null where there is no template.</summary>
     public ChatEncoder? Chat { get; }

@@ -8,7 +8,8 @@ namespace PeftServer.Inference;
 /// <param name="Ids">Token ids.</param>
 /// <param name="TypeIds">Segment of each; null where the request gave tokens.</param>
 /// <param name="Encoding">All that the tokenizer knows of them, likewise.</param>
-internal sealed record TextInput(int[] Ids, int[]? TypeIds = null, TokenEncoding? Encoding = null);
+/// <param name="Text">What was sent, likewise.</param>
+internal sealed record TextInput(int[] Ids, int[]? TypeIds = null, TokenEncoding? Encoding = null, string? Text = null);
 
 /// <summary>
 /// Reads the texts of a request in every form that OpenAI's API has: one text, a list, the tokens of one, a list of those; and where
@@ -50,7 +51,7 @@ internal sealed class TextInputs(string field, Tokenizer tokenizer, int vocabula
     {
         var room = TruncateTo is null ? (int?)null : TruncateTo is -1 ? most : Math.Min(TruncateTo.Value, most);
         var encoding = tokenizer.EncodeWithOffsets(text, pair, AddsSpecialTokens, room is { } limit ? new TruncationOptions { MaxLength = limit } : null);
-        return Checked(new TextInput([.. encoding.Ids], [.. encoding.TypeIds], encoding), path);
+        return Checked(new TextInput([.. encoding.Ids], [.. encoding.TypeIds], encoding, text), path);
     }
 
     private TextInput One(JsonElement value, string path) => value.ValueKind switch

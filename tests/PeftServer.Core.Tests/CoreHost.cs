@@ -60,17 +60,25 @@ internal sealed class CoreHost : IDisposable
         return await ClaimAsync(id, lease, owner);
     }
 
-    /// <summary>Claims until <paramref name="jobId"/> comes: other tests' jobs may wait in the same database.</summary>
+    /// <summary>
+    /// Claims until <paramref name="jobId"/> comes: other tests' jobs may wait in the same database. Only the one that was asked for gets
+    /// <paramref name="lease"/>; an expired one on the others would have them swept as well.
+    /// </summary>
     public async Task<JobLease> ClaimAsync(string jobId, TimeSpan? lease = null, string owner = "worker")
     {
-        while (true)
+        JobLease claim;
+        do
         {
-            var claim = await Claims.ClaimNextAsync(owner, OneDevice, lease ?? Lease, Now) ?? throw new InvalidOperationException($"{jobId} does not wait.");
-            if (claim.JobId == jobId)
-            {
-                return claim;
-            }
+            claim = await Claims.ClaimNextAsync(owner, OneDevice, Lease, Now) ?? throw new InvalidOperationException($"{jobId} does not wait.");
         }
+        while (claim.JobId != jobId);
+
+        if (lease is { } asked)
+        {
+            await Claims.RenewAsync(claim, asked, Now);
+        }
+
+        return claim;
     }
 
     public Task<FineTuningJob> LoadAsync(string jobId) => Claims.LoadAsync(jobId, Now);

@@ -40,7 +40,12 @@ public sealed class RunningHost(TestCluster cluster) : IAsyncLifetime
         _models.Dispose();
     }
 
-    public Task<HttpResponseMessage> PostAsync(string path, string json) => _client.PostAsync(path, new StringContent(json, Encoding.UTF8, "application/json"), Now);
+    /// <summary>Where it listens.</summary>
+    public Uri Address => _client.BaseAddress!;
+
+    public Task<HttpResponseMessage> PostAsync(string path, string json) => SendAsync(path, new StringContent(json, Encoding.UTF8, "application/json"));
+
+    public Task<HttpResponseMessage> SendAsync(string path, HttpContent body) => _client.PostAsync(path, body, Now);
 
     /// <summary>The body of an answer that must be 200.</summary>
     public async Task<JsonElement> AskAsync(string path, string json)

@@ -8,6 +8,7 @@ namespace PeftServer.Api.Health;
 /// <summary>For supervisors: is the process alive, can it work. On both listeners, without a key.</summary>
 internal static partial class HealthEndpoints
 {
+    private static readonly string[] Methods = ["GET", "HEAD"];
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(5);
 
     extension(WebApplication app)
@@ -16,8 +17,9 @@ internal static partial class HealthEndpoints
         {
             var health = app.MapGroup("").WithTags("Health").AllowAnonymous().OnBothListeners();
 
-            health.MapGet("/healthz", Alive).WithName("Alive").WithSummary("The process answers");
-            health.MapGet("/readyz", ReadyAsync).WithName("Ready").WithSummary("The database answers and is migrated").Produces<HealthStatus>(503);
+            health.MapMethods("/healthz", Methods, Alive).WithName("Alive").WithSummary("The process answers");
+            health.MapMethods("/health", Methods, Alive).ExcludeFromDescription(); // as other servers of models call it
+            health.MapMethods("/readyz", Methods, ReadyAsync).WithName("Ready").WithSummary("The database answers and is migrated").Produces<HealthStatus>(503);
         }
     }
 

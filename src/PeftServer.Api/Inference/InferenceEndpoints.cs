@@ -72,7 +72,21 @@ internal static class InferenceEndpoints
                 .WithDescription("Parameters and answers are those of transformers' pipeline; `start` and `end` count code points.")
                 .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
                 .WithExample("Question", """{ "model": "ft:bert:acme:squad:1", "question": "Who sailed?", "context": "Ishmael sailed from Nantucket." }""");
-            foreach (var path in (string[])["/classify", "/score"])
+            inference.MapPost("/pooling", ForwardAsync).WithName("Pool").WithSummary("Texts as the numbers that a model gives for them")
+                .WithDescription(
+                    "The answer is vLLM's: `data` holds a text's vector, the probabilities of its classes (their raw scores with `use_activation` false), or for a model that "
+                    + "tags words a row for each token. `input` and `messages` are those of /v1/classify.")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("Texts", """{ "model": "all-MiniLM-L6-v2", "input": ["a text", "another"] }""");
+            inference.MapPost("/tokenize", ForwardAsync).WithName("Tokenize").WithSummary("A text or a chat as the tokens that a model reads")
+                .WithDescription("The answer is vLLM's: `tokens`, their `count`, and `max_model_len`; with `return_token_strs` also `token_strs`.")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("Text", """{ "model": "tiny-llama", "prompt": "Call me Ishmael." }""")
+                .WithExample("Chat", """{ "model": "tiny-llama", "messages": [{ "role": "user", "content": "Call me Ishmael." }] }""");
+            inference.MapPost("/detokenize", ForwardAsync).WithName("Detokenize").WithSummary("Tokens as text")
+                .WithMetadata(new ForwardedBody()).Produces<JsonObject>().ProducesErrors(400, 404, 413, 503)
+                .WithExample("Tokens", """{ "model": "tiny-llama", "tokens": [1, 2, 3] }""");
+            foreach (var path in (string[])["/classify", "/score", "/pooling", "/tokenize", "/detokenize"])
             {
                 app.MapPost(path, (HttpContext context, ModelDirectory models, InferenceHosts hosts, InferenceForwarder forwarder, IOptions<ApiOptions> options, CancellationToken cancellationToken) =>
                 {

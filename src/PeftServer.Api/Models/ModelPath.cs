@@ -15,6 +15,7 @@ internal static class ModelPath
         var raw = context.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?', 2)[0];
         return raw.StartsWith(Prefix, StringComparison.OrdinalIgnoreCase)
             ? Uri.UnescapeDataString(raw[Prefix.Length..]).TrimEnd('/')
-            : context.Request.Path.Value![Prefix.Length..].TrimEnd('/'); // the prefix itself was written with escapes
+            : context.Request.Path.Value!.Length > Prefix.Length ? context.Request.Path.Value[Prefix.Length..].TrimEnd('/') // the prefix itself was written with escapes
+            : ""; // no model is named
     }
 }

@@ -69,7 +69,7 @@ internal static class TrainBench
     {
         var (@case, device) = (Case.Parse(name), Devices.Parse(deviceName));
         var onGpu = device.type is DeviceType.CUDA;
-        var before = onGpu ? NvidiaMemory.UsedGib(device.index) : 0;
+        var before = onGpu ? UsedGib(device) : 0;
         var started = Stopwatch.GetTimestamp();
         using var model = ModelShapes.Create(@case.Shape, device, onGpu ? ScalarType.BFloat16 : ScalarType.Float32, @case.Quantization);
         using var adapter = new LoraConfig { R = 16, LoraAlpha = 32, TargetModules = ModuleSelector.AllLinear }.CreateAdapter(model);
@@ -123,7 +123,7 @@ internal static class TrainBench
 
         if (onGpu)
         {
-            result["memory_gib"] = Math.Round(NvidiaMemory.UsedGib(device.index) - before, 1);
+            result["memory_gib"] = Math.Round(UsedGib(device) - before, 1);
         }
 
         return result;
@@ -162,6 +162,9 @@ internal static class TrainBench
         BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
         return new FastLlamaStep(model, adapter, kernels, plan, report);
     }
+
+    /// <summary>What is in use on a GPU over all processes: the measure that peers' allocators cannot flatter.</summary>
+    private static double UsedGib(Device device) => (Nvml.MemoryOf(device.index)?.Used ?? 0) / (double)(1L << 30);
 
     private static SftBatch Rows(int count, int length, int vocabulary)
     {

@@ -19,6 +19,16 @@ public static class RequestBody
             });
         }
 
+        if (request.Headers.ContentEncoding.ToString() is { Length: > 0 } encoding && encoding != "identity")
+        {
+            throw new ApiErrorException(new ApiError
+            {
+                StatusCode = StatusCodes.Status415UnsupportedMediaType,
+                Message = $"The body is packed ('Content-Encoding: {ForeignText.Clean(encoding, 40)}'). Send it as it is.",
+                Code = "unsupported_content_encoding",
+            });
+        }
+
         if (request.ContentLength > maxBytes)
         {
             throw TooLarge(maxBytes);
@@ -41,7 +51,7 @@ public static class RequestBody
 
     /// <summary>The answer to a body that is no JSON.</summary>
     public static ApiErrorException NoJson(JsonException e) => new(ApiError.BadRequest(
-        $"The body is not valid JSON at line {e.LineNumber + 1}, byte {e.BytePositionInLine + 1}: {JsonShape.WithoutPosition(e.Message)}",
+        (e.LineNumber is { } line ? $"The body is not valid JSON at line {line + 1}, byte {e.BytePositionInLine + 1}: " : "The body is not valid JSON: ") + JsonShape.WithoutPosition(e.Message),
         code: "invalid_json"));
 
     private static ApiErrorException TooLarge(int maxBytes) => new(ApiError.TooLarge(

@@ -54,10 +54,10 @@ public static class ModelTasks
         {
             ModelTask.TextGeneration => ["/v1/chat/completions", "/v1/completions"],
             ModelTask.Text2TextGeneration => ["/v1/completions", "/v1/chat/completions"],
-            ModelTask.TextClassification => ["/v1/classify", "/v1/score"],
-            ModelTask.TokenClassification => ["/v1/token_classification"],
+            ModelTask.TextClassification => ["/v1/classify", "/v1/score", "/v1/pooling"],
+            ModelTask.TokenClassification => ["/v1/token_classification", "/v1/pooling"],
             ModelTask.QuestionAnswering => ["/v1/question_answering"],
-            _ => ["/v1/embeddings"],
+            _ => ["/v1/embeddings", "/v1/pooling"],
         };
 
         /// <summary>What such a model does, to follow "it".</summary>

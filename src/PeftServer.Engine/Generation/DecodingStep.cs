@@ -61,10 +61,12 @@ internal static class DecodingStep
             var ready = new List<(GenerationSequence Sequence, long Last)>();
             for (var i = 0; i < chunks.Count; i++)
             {
-                chunks[i].Sequence.Fed(chunks[i].Tokens.Count);
-                if (chunks[i].Sequence.PendingCount == 0 && !chunks[i].Sequence.TakeForced())
+                var (sequence, count) = (chunks[i].Sequence, chunks[i].Tokens.Count);
+                PromptScores.Read(model, hidden.narrow(0, batch.Starts[i + 1] - count, count), sequence); // [count, hidden]
+                sequence.Fed(count);
+                if (sequence.PendingCount == 0 && !sequence.EndsWithPrompt() && !sequence.TakeForced())
                 {
-                    ready.Add((chunks[i].Sequence, batch.Starts[i + 1] - 1));
+                    ready.Add((sequence, batch.Starts[i + 1] - 1));
                 }
             }
 
@@ -108,7 +110,11 @@ internal static class DecodingStep
         var likeliest = logits.argmax(-1).cpu().data<long>().ToArray(); // the one device sync of the step
         for (var i = 0; i < ready.Count; i++)
         {
-            if (ready[i].Sequence.IsPlainGreedy)
+            if (ready[i].Sequence.Candidates is { } candidates)
+            {
+                ready[i].Sequence.Continue(Likeliest(logits.select(0, i), candidates));
+            }
+            else if (ready[i].Sequence.IsPlainGreedy)
             {
                 ready[i].Sequence.Accept((int)likeliest[i]);
             }
@@ -117,5 +123,12 @@ internal static class DecodingStep
                 ready[i].Sequence.Choose(logits.select(0, i).cpu().data<float>().ToArray());
             }
         }
+    }
+
+    /// <summary>The <paramref name="count"/> likeliest tokens by their <paramref name="logits"/> [vocab], with their log-probabilities.</summary>
+    private static List<(int Token, float LogProbability)> Likeliest(Tensor logits, int count)
+    {
+        var (values, ids) = F.log_softmax(logits, -1).topk((int)Math.Min(count, logits.size(0)), -1); // [count]
+        return [.. ids.cpu().data<long>().ToArray().Select(id => (int)id).Zip(values.cpu().data<float>().ToArray())];
     }
 }

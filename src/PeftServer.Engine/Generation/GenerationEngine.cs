@@ -16,26 +16,21 @@ public sealed class GenerationEngine : IDisposable
     private const int AdapterCapacity = 64;
 
     private readonly GenerationEngineOptions _options;
-    private readonly Channel<GenerationSequence> _arrivals = Channel.CreateUnbounded<GenerationSequence>(new() { SingleReader = true });
-    private readonly TaskCompletionSource<GenerationLimits> _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Thread _thread;
-    private readonly List<GenerationSequence> _running = [];
-    private volatile bool _stopping;
-    private int _waiting;
+    private readonly ModelThread<GenerationSequence, GenerationLimits> _thread;
 
     /// <summary>Starts loading; <see cref="Loaded"/> tells when requests are served.</summary>
     public GenerationEngine(GenerationEngineOptions options)
     {
         _options = options;
-        _thread = new Thread(Work) { Name = "generation", IsBackground = true };
+        _thread = new ModelThread<GenerationSequence, GenerationLimits>(nameof(GenerationEngine), Work, Drop);
         _thread.Start();
     }
 
     /// <summary>Completes when the model is loaded, with what it can take; fails with why it is not.</summary>
-    public Task<GenerationLimits> Loaded => _loaded.Task;
+    public Task<GenerationLimits> Loaded => _thread.Loaded;
 
     /// <summary>Requests that are being served or wait to be.</summary>
-    public int Load => Volatile.Read(ref _waiting);
+    public int Load => _thread.Load;
 
     /// <summary>
     /// Continues the prompt of <paramref name="request"/>. The reader gives each token as it is chosen and completes after the last;
@@ -45,108 +40,73 @@ public sealed class GenerationEngine : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfZero(request.Prompt.Count);
         var sequence = new GenerationSequence(request, cancellationToken);
-        Interlocked.Increment(ref _waiting);
-        if (!_arrivals.Writer.TryWrite(sequence))
-        {
-            Interlocked.Decrement(ref _waiting);
-            sequence.Fail(new ObjectDisposedException(nameof(GenerationEngine)));
-        }
-
+        _thread.Send(sequence);
         return sequence.Output;
     }
 
-    public void Dispose()
+    /// <summary>
+    /// The best continuations of a prompt that a search of beams finds, best first. How tokens are drawn has no part in it; what ends an answer, and
+    /// what it must begin or be cut off with, has.
+    /// </summary>
+    public Task<IReadOnlyList<BeamHypothesis>> SearchAsync(GenerationRequest request, BeamParameters beams, CancellationToken cancellationToken = default)
     {
-        _stopping = true;
-        _arrivals.Writer.TryComplete();
-        _thread.Join();
+        ArgumentOutOfRangeException.ThrowIfZero(request.Prompt.Count);
+        ArgumentOutOfRangeException.ThrowIfLessThan(request.Sampling.MaxTokens, 1);
+        var group = new BeamGroup(beams);
+        _thread.Send(new GenerationSequence(request, cancellationToken, group));
+        return group.Result;
     }
+
+    public void Dispose() => _thread.Dispose();
 
     private void Work()
     {
-        try
-        {
-            var device = Devices.Parse(_options.Device);
-            using var frozen = no_grad();
-            using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16), shared: _options.Shared) as LanguageModel
-                ?? throw new NotSupportedException("The model has no head that writes text.");
-            using var adapters = new LoadedAdapters(model, AdapterCapacity);
-            _loaded.SetResult(GenerationLimits.Of(model));
-            Serve(model, adapters);
-        }
-        catch (Exception e)
-        {
-            _loaded.TrySetException(e);
-            _arrivals.Writer.TryComplete();
-            DropAll(e);
-        }
-    }
-
-    private void Serve(LanguageModel model, LoadedAdapters adapters)
-    {
-        while (!_stopping)
+        var device = Devices.Parse(_options.Device);
+        using var frozen = no_grad();
+        using var model = PretrainedModel.Load(_options.ModelFolder, device, Devices.DefaultDtype(device, _options.Bf16), shared: _options.Shared) as LanguageModel
+            ?? throw new NotSupportedException("The model has no head that writes text.");
+        using var adapters = new LoadedAdapters(model, AdapterCapacity);
+        _thread.Ready(GenerationLimits.Of(model));
+        while (_thread.Wait())
         {
             Admit(model, adapters);
-            if (_running.Count > 0)
+            DecodingStep.Run(model, [.. _thread.Taken.SelectMany(sequence => sequence.Parts)], _options.MaxBatchTokens);
+            foreach (var sequence in _thread.Taken.Where(sequence => sequence.IsFinished || sequence.IsCancelled).ToList())
             {
-                DecodingStep.Run(model, _running, _options.MaxBatchTokens);
-                Retire();
-            }
-            else if (!_arrivals.Reader.WaitToReadAsync().AsTask().GetAwaiter().GetResult())
-            {
-                break;
+                Retire(sequence);
             }
         }
-
-        DropAll(new ObjectDisposedException(nameof(GenerationEngine)));
     }
 
     private void Admit(LanguageModel model, LoadedAdapters adapters)
     {
-        while (_running.Count < _options.MaxSequences && _arrivals.Reader.TryRead(out var sequence))
+        while (_thread.Taken.Count < _options.MaxSequences && _thread.TryTake(out var sequence))
         {
             try
             {
                 var adapter = sequence.Request.Adapter is { } reference
-                    ? adapters.Get(reference, used => _running.Exists(other => other.Adapters.Contains(used)))
+                    ? adapters.Get(reference, used => _thread.Taken.Any(other => other.Adapters.Contains(used)))
                     : null;
                 sequence.Start(model, adapter);
-                _running.Add(sequence);
             }
             catch (Exception e)
             {
                 sequence.Fail(e);
-                sequence.Dispose();
-                Interlocked.Decrement(ref _waiting);
+                Retire(sequence);
             }
         }
     }
 
-    private void Retire()
+    private void Retire(GenerationSequence sequence)
     {
-        foreach (var sequence in _running.Where(sequence => sequence.IsFinished || sequence.IsCancelled).ToList())
-        {
-            _running.Remove(sequence);
-            sequence.Dispose();
-            Interlocked.Decrement(ref _waiting);
-        }
+        _thread.Done(sequence);
+        sequence.Dispose();
     }
 
-    private void DropAll(Exception why)
+    private static void Drop(GenerationSequence sequence, Exception why)
     {
-        while (_arrivals.Reader.TryRead(out var sequence))
-        {
-            _running.Add(sequence);
-        }
-
-        foreach (var sequence in _running)
-        {
-            sequence.Fail(why);
-            sequence.Dispose();
-        }
-
-        _running.Clear();
-        Volatile.Write(ref _waiting, 0);
+        sequence.Fail(why);
+        sequence.Dispose();
     }
 }
 

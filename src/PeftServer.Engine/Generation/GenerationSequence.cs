@@ -5,17 +5,19 @@ using PeftServer.Engine.Models;
 namespace PeftServer.Engine.Generation;
 
 /// <summary>A request on its way through the engine: what it reads, what it has yet to feed, its cache, where its tokens go.</summary>
-internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken) : IDisposable
+internal sealed class GenerationSequence(GenerationRequest request, CancellationToken cancellationToken, BeamGroup? beams = null) : IDisposable
 {
     private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new() { SingleReader = true, SingleWriter = true });
-    private readonly Sampler _sampler = new(request.Sampling);
+    private Sampler? _sampler;
     private IReadOnlyList<int> _opening = request.Prompt;
     private List<int> _pending = [];
-    private readonly List<int> _generatedTokens = [];
+    private List<int> _generatedTokens = [];
+    private readonly List<PromptToken> _promptTokens = [];
     private int _generated;
     private int _layers;
     private int _most = request.Sampling.MaxTokens;
     private bool _reads;
+    private bool _isFinished;
 
     public GenerationRequest Request { get; } = request;
 
@@ -25,7 +27,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     public IReadOnlyList<Adapter> Adapters { get; private set; } = [];
 
-    public bool IsFinished { get; private set; }
+    public bool IsFinished => _isFinished || beams is { IsOver: true };
 
     /// <summary>The stop token that ended the answer; null while there is none.</summary>
     public int? StopToken { get; private set; }
@@ -47,7 +49,13 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     /// <summary>Whether an adapter must see the whole sequence for every token: nothing is cached then.</summary>
     private bool ReadsWhole => Adapters.Any(adapter => adapter.ReadsWholeSequences);
 
-    public bool IsPlainGreedy => Request.Sampling.IsPlainGreedy;
+    public bool IsPlainGreedy => beams is null && Request.Sampling.IsPlainGreedy;
+
+    /// <summary>Continuations that are wanted of it as a beam; null where it is none.</summary>
+    public int? Candidates => beams?.Candidates;
+
+    /// <summary>The sequences that are to be read for the request: this one, or its beams.</summary>
+    public IEnumerable<GenerationSequence> Parts => beams is null || AwaitsSource ? [this] : beams.Unread;
 
     /// <summary>
     /// Readies the sequence for <paramref name="model"/>, which takes so many tokens, those that the adapter puts before it included. Throws
@@ -57,8 +65,8 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     {
         var limits = GenerationLimits.Of(model);
         var (rows, virtualTokens) = (adapter?.PromptRows ?? 0, adapter?.VirtualTokens ?? 0);
-        _most = Math.Min(_most, limits.AnswerRoom(Request.Prompt.Count, rows, virtualTokens));
-        if (_most < 1 || Request.Prompt.Count > limits.PromptRoom(rows, virtualTokens))
+        var room = limits.AnswerRoom(Request.Prompt.Count, rows, virtualTokens);
+        if (room < Math.Min(1, _most) || Request.Prompt.Count > limits.PromptRoom(rows, virtualTokens))
         {
             throw new NotSupportedException(
                 $"The model takes {model.MaxLength} tokens; {virtualTokens} virtual ones of the adapter and {Request.Prompt.Count} of the prompt leave no room for an answer.");
@@ -69,10 +77,26 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             throw new AdapterException("task_id", fault);
         }
 
+        if (limits.IsEncoderDecoder && Request.PromptLogProbabilities is not null)
+        {
+            throw new NotSupportedException("An encoder-decoder reads its prompt whole; it foretells none of its tokens.");
+        }
+
+        _most = Math.Min(_most, room);
         (_layers, Adapters, _reads) = (model.LayerCount, adapter is null ? [] : [adapter], limits.IsEncoderDecoder);
         _opening = model is Seq2SeqLanguageModel reader ? [reader.StartToken] : Request.Prompt;
+        _sampler = new Sampler(Request.Sampling, _opening);
         Begin();
+        beams?.Begin(this, _most);
     }
+
+    /// <summary>
+    /// Tokens of the prompt that stand behind the next <paramref name="count"/> to be fed, and are foretold by them; none where nobody wants to know.
+    /// </summary>
+    public IReadOnlyList<int> Foretold(int count) => Request.PromptLogProbabilities is null ? [] : [.. Request.Prompt.Skip(_promptTokens.Count + 1).Take(count)];
+
+    /// <summary>Takes what the model makes of the next tokens of the prompt.</summary>
+    public void Foretell(IEnumerable<PromptToken> tokens) => _promptTokens.AddRange(tokens);
 
     /// <summary>Takes what an encoder has made of the prompt.</summary>
     public void Read(EncodedSource source) => Source = source;
@@ -92,14 +116,55 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
     public void Accept(int token) => Accept(new SampledToken(token, null, null));
 
     /// <summary>Chooses from scores.</summary>
-    public void Choose(Span<float> scores) => Accept(_sampler.Next(scores));
+    public void Choose(Span<float> scores) => Accept(_sampler!.Next(scores));
+
+    /// <summary>Takes the likeliest continuations of a beam.</summary>
+    public void Continue(IReadOnlyList<(int Token, float LogProbability)> continuations) => beams!.Continue(this, continuations);
+
+    /// <summary>A beam that goes on from this one with other tokens behind the prompt; with its cache, or a copy.</summary>
+    public GenerationSequence Fork(IReadOnlyList<int> tokens, bool takesCache)
+    {
+        var fork = new GenerationSequence(Request, cancellationToken, beams)
+        {
+            Adapters = Adapters,
+            Source = Source,
+            _opening = _opening,
+            _generatedTokens = [.. tokens],
+            _generated = tokens.Count,
+            _layers = _layers,
+            _most = _most,
+            _reads = _reads,
+        };
+        if (ReadsWhole)
+        {
+            fork.Begin();
+            fork._pending = [.. _opening, .. tokens];
+            return fork;
+        }
+
+        fork._pending = [tokens[^1]];
+        fork.Cache = takesCache ? Cache : Cache!.Clone();
+        Cache = takesCache ? null : Cache;
+        return fork;
+    }
+
+    /// <summary>Lets go of what is cached, where nobody has taken it.</summary>
+    public void DropCache()
+    {
+        Cache?.Dispose();
+        Cache = null;
+    }
 
     /// <summary>Takes the token that must come now, whatever the scores; false where any may.</summary>
     public bool TakeForced()
     {
         var forced = _generated == _most - 1 && Request.Sampling.Forced?.Last is { } last ? last
             : _generated == 0 ? Request.Sampling.Forced?.First : null;
-        if (forced is { } token)
+        if (forced is { } only && beams is not null)
+        {
+            Continue([(only, 0)]);
+        }
+        else if (forced is { } token)
         {
             Accept(new SampledToken(token, Request.Sampling.TopLogProbabilities is null ? null : 0, Request.Sampling.TopLogProbabilities is > 0 ? [(token, 0)] : []));
         }
@@ -107,15 +172,28 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         return forced is not null;
     }
 
+    /// <summary>Ends where no token is asked for; false where one is.</summary>
+    public bool EndsWithPrompt()
+    {
+        if (_most == 0)
+        {
+            Finish(Opening(new GeneratedToken(null, FinishReason.NothingAsked)));
+        }
+
+        return _most == 0;
+    }
+
     public void Fail(Exception fault)
     {
-        IsFinished = true;
+        _isFinished = true;
+        beams?.Fail(fault);
         _output.Writer.TryComplete(fault);
     }
 
     public void Dispose()
     {
-        Cache?.Dispose();
+        beams?.Dispose();
+        DropCache();
         Source?.Dispose();
         _output.Writer.TryComplete();
     }
@@ -127,13 +205,13 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
         {
             StopToken = token.Id;
             var isCut = _generated >= _most && token.Id == Request.Sampling.Forced?.Last; // it was put there: the model had more to say
-            Finish(new GeneratedToken(null, isCut ? FinishReason.Length : FinishReason.Stop, token.LogProbability, token.Top));
+            Finish(Opening(new GeneratedToken(null, isCut ? FinishReason.Length : FinishReason.Stop, token.LogProbability, token.Top)));
             return;
         }
 
         if (_generated >= _most)
         {
-            Finish(new GeneratedToken(token.Id, FinishReason.Length, token.LogProbability, token.Top));
+            Finish(Opening(new GeneratedToken(token.Id, FinishReason.Length, token.LogProbability, token.Top)));
             return;
         }
 
@@ -148,8 +226,12 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
             _pending.Add(token.Id);
         }
 
-        _output.Writer.TryWrite(new GeneratedToken(token.Id, null, token.LogProbability, token.Top));
+        _output.Writer.TryWrite(Opening(new GeneratedToken(token.Id, null, token.LogProbability, token.Top)));
     }
+
+    /// <summary>The token; with what is known of the prompt where it is the first.</summary>
+    private GeneratedToken Opening(GeneratedToken token) =>
+        _generated <= 1 && Request.PromptLogProbabilities is not null ? token with { Prompt = _promptTokens } : token;
 
     private void Begin()
     {
@@ -161,7 +243,7 @@ internal sealed class GenerationSequence(GenerationRequest request, Cancellation
 
     private void Finish(GeneratedToken last)
     {
-        IsFinished = true;
+        _isFinished = true;
         _output.Writer.TryWrite(last);
         _output.Writer.TryComplete();
     }

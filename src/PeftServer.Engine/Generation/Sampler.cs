@@ -1,10 +1,14 @@
 namespace PeftServer.Engine.Generation;
 
 /// <summary>Chooses a token from scores, on the CPU, in the order that transformers applies its processors.</summary>
-internal sealed class Sampler(SamplingParameters parameters)
+/// <param name="parameters">How.</param>
+/// <param name="prompt">The tokens that stand before the first one.</param>
+internal sealed class Sampler(SamplingParameters parameters, IReadOnlyList<int> prompt)
 {
     private readonly SeededRandom _random = new(parameters.Seed ?? (ulong)Random.Shared.NextInt64());
     private readonly Dictionary<int, int> _counts = [];
+    private readonly HashSet<int> _seen = parameters.RepetitionPenalty == 1 ? [] : [.. prompt];
+    private int _chosen;
 
     /// <summary>The token chosen from <paramref name="scores"/> (which are changed), and its log-probability and rivals where wanted.</summary>
     public SampledToken Next(Span<float> scores)
@@ -13,6 +17,8 @@ internal sealed class Sampler(SamplingParameters parameters)
         var report = parameters.TopLogProbabilities is { } rivals ? LogProbabilities.Of(scores, rivals) : null;
         var chosen = parameters.Temperature == 0 ? Likeliest(scores) : Draw(scores);
         _counts[chosen] = _counts.GetValueOrDefault(chosen) + 1;
+        _seen.Add(chosen);
+        _chosen++;
         return new SampledToken(chosen, report?.Of(chosen), report?.Top);
     }
 
@@ -23,6 +29,25 @@ internal sealed class Sampler(SamplingParameters parameters)
             if (token >= 0 && token < scores.Length)
             {
                 scores[token] += (float)bias;
+            }
+        }
+
+        if (_chosen < parameters.MinTokens)
+        {
+            foreach (var token in parameters.StopTokens)
+            {
+                if (token < scores.Length)
+                {
+                    scores[token] = float.NegativeInfinity;
+                }
+            }
+        }
+
+        if (parameters.RepetitionPenalty != 1)
+        {
+            foreach (var token in _seen)
+            {
+                scores[token] *= (float)(scores[token] > 0 ? 1 / parameters.RepetitionPenalty : parameters.RepetitionPenalty);
             }
         }
 
@@ -39,6 +64,10 @@ internal sealed class Sampler(SamplingParameters parameters)
         var weights = Array.ConvertAll(candidates, candidate => Math.Exp((candidate.Score - highest) / parameters.Temperature));
         var total = weights.Sum();
         var kept = Nucleus(weights, total);
+        while (weights[kept - 1] < parameters.MinP * weights[0])
+        {
+            kept--;
+        }
 
         var at = _random.NextDouble() * weights.AsSpan(0, kept).ToArray().Sum();
         for (var i = 0; i < kept; i++)
@@ -146,5 +175,5 @@ internal sealed class LogProbabilities
     public float Of(int token) => Finite(_scores[token] - _normaliser);
 
     // OpenAI's way of saying "impossible": JSON has no infinity.
-    private static float Finite(double value) => (float)Math.Max(value, -9999.0);
+    internal static float Finite(double value) => (float)Math.Max(value, -9999.0);
 }

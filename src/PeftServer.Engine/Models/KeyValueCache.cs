@@ -26,6 +26,18 @@ public sealed class KeyValueCache(int layers) : IDisposable
     /// <summary>The cache of a first pass over the same tokens, which advances with this one.</summary>
     internal KeyValueCache FirstPass => _firstPass ??= new KeyValueCache(layers);
 
+    /// <summary>The same again, for a sequence that goes on otherwise.</summary>
+    public KeyValueCache Clone() => new(layers)
+    {
+        _layers = [.. _layers.Select(layer => layer is var (keys, values) ? (keys.clone().DetachFromDisposeScope(), values.clone().DetachFromDisposeScope()) : ((Tensor, Tensor)?)null)],
+        _prefixes = [.. _prefixes],
+        Length = Length,
+        HasBegun = HasBegun,
+        PromptRows = PromptRows,
+        _firstPosition = _firstPosition,
+        _firstPass = _firstPass?.Clone(),
+    };
+
     /// <summary>Takes what adapters put before a sequence: once, before its first token.</summary>
     internal void Begin(int promptRows, int firstPosition, IReadOnlyList<AttentionPrefix> prefixes)
     {

@@ -1,4 +1,3 @@
-using System.Threading.Channels;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
 using PeftServer.Engine.Models;
@@ -17,25 +16,21 @@ public sealed class ReadingEngine : IDisposable
     private const int AdapterCapacity = 64;
 
     private readonly ReadingEngineOptions _options;
-    private readonly Channel<Arrival> _arrivals = Channel.CreateUnbounded<Arrival>(new() { SingleReader = true });
-    private readonly TaskCompletionSource<ReadingLimits> _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Thread _thread;
-    private volatile bool _stopping;
-    private int _waiting;
+    private readonly ModelThread<Arrival, ReadingLimits> _thread;
 
     /// <summary>Starts loading; <see cref="Loaded"/> tells when texts are read.</summary>
     public ReadingEngine(ReadingEngineOptions options)
     {
         _options = options;
-        _thread = new Thread(Work) { Name = "reading", IsBackground = true };
+        _thread = new ModelThread<Arrival, ReadingLimits>(nameof(ReadingEngine), Work, (arrival, why) => arrival.Result.TrySetException(why));
         _thread.Start();
     }
 
     /// <summary>Completes when the model is loaded, with what it can take; fails with why it is not.</summary>
-    public Task<ReadingLimits> Loaded => _loaded.Task;
+    public Task<ReadingLimits> Loaded => _thread.Loaded;
 
     /// <summary>Texts that are being read or wait to be.</summary>
-    public int Load => Volatile.Read(ref _waiting);
+    public int Load => _thread.Load;
 
     /// <summary>
     /// Reads one text. Fails with <see cref="NotSupportedException"/> when it is too long, and with what loading an adapter throws.
@@ -45,46 +40,25 @@ public sealed class ReadingEngine : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfZero(request.Ids.Length);
         var arrival = new Arrival(request, new TaskCompletionSource<Reading>(TaskCreationOptions.RunContinuationsAsynchronously), cancellationToken);
-        Interlocked.Increment(ref _waiting);
-        if (!_arrivals.Writer.TryWrite(arrival))
-        {
-            End(arrival, source => source.TrySetException(new ObjectDisposedException(nameof(ReadingEngine))));
-        }
-
+        _thread.Send(arrival);
         return arrival.Result.Task;
     }
 
-    public void Dispose()
-    {
-        _stopping = true;
-        _arrivals.Writer.TryComplete();
-        _thread.Join();
-    }
+    public void Dispose() => _thread.Dispose();
 
     private void Work()
     {
-        try
+        var device = Devices.Parse(_options.Device);
+        using var frozen = no_grad();
+        using var reader = ReadingModel.Load(_options, device, Devices.DefaultDtype(device, _options.Bf16));
+        using var adapters = new LoadedAdapters(reader.Model, AdapterCapacity);
+        _thread.Ready(reader.Limits);
+        while (_thread.Wait())
         {
-            var device = Devices.Parse(_options.Device);
-            using var frozen = no_grad();
-            using var reader = ReadingModel.Load(_options, device, Devices.DefaultDtype(device, _options.Bf16));
-            using var adapters = new LoadedAdapters(reader.Model, AdapterCapacity);
-            _loaded.SetResult(reader.Limits);
-            while (!_stopping && _arrivals.Reader.WaitToReadAsync().AsTask().GetAwaiter().GetResult())
+            foreach (var group in Take().GroupBy(arrival => arrival.Request.Adapter?.Digest))
             {
-                foreach (var group in Take().GroupBy(arrival => arrival.Request.Adapter?.Digest))
-                {
-                    Read(reader, adapters, [.. group]);
-                }
+                Read(reader, adapters, [.. group]);
             }
-
-            Drop(new ObjectDisposedException(nameof(ReadingEngine)));
-        }
-        catch (Exception e)
-        {
-            _loaded.TrySetException(e);
-            _arrivals.Writer.TryComplete();
-            Drop(e);
         }
     }
 
@@ -92,8 +66,8 @@ public sealed class ReadingEngine : IDisposable
     private List<Arrival> Take()
     {
         var (taken, tokens) = (new List<Arrival>(), 0);
-        while (taken.Count < _options.MaxSequences && _arrivals.Reader.TryPeek(out var next)
-            && (taken.Count == 0 || tokens + next.Request.Ids.Length <= _options.MaxBatchTokens) && _arrivals.Reader.TryRead(out next))
+        while (taken.Count < _options.MaxSequences && _thread.TryPeek(out var next)
+            && (taken.Count == 0 || tokens + next.Request.Ids.Length <= _options.MaxBatchTokens) && _thread.TryTake(out next))
         {
             if (next.Cancellation.IsCancellationRequested)
             {
@@ -150,17 +124,9 @@ public sealed class ReadingEngine : IDisposable
             : null;
     }
 
-    private void Drop(Exception why)
-    {
-        while (_arrivals.Reader.TryRead(out var arrival))
-        {
-            End(arrival, source => source.TrySetException(why));
-        }
-    }
-
     private void End(Arrival arrival, Action<TaskCompletionSource<Reading>> how)
     {
-        Interlocked.Decrement(ref _waiting);
+        _thread.Done(arrival);
         how(arrival.Result);
     }
 

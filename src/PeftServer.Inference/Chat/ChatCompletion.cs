@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 
@@ -43,11 +44,6 @@ internal sealed record ChunkDelta
 
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Content { get; init; }
-}
-
-internal sealed record Usage(int PromptTokens, int CompletionTokens)
-{
-    public int TotalTokens => PromptTokens + CompletionTokens;
 }
 
 internal sealed record ChatLogprobs(IReadOnlyList<TokenLogprob> Content)

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using PeftServer.Core.Http;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 
@@ -32,7 +33,8 @@ internal static class ChatPrompt
     {
         try
         {
-            return chat.EncodePrompt(new Conversation { Messages = request.Messages, Tools = request.Tools });
+            return chat.EncodePrompt(
+                new Conversation { Messages = request.Messages, Tools = request.Tools, TemplateArguments = request.ChatTemplateKwargs }, request.AddGenerationPrompt ?? true);
         }
         catch (TemplateException e)
         {

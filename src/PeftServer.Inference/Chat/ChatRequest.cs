@@ -1,4 +1,6 @@
 using System.Text.Json;
+using PeftServer.Core.Http;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 
@@ -20,8 +22,16 @@ internal sealed record ChatRequest : SampledRequest
 
     internal override int? Rivals => Logprobs is true ? TopLogprobs ?? 0 : null;
 
+    internal override IReadOnlyList<ErrorDetail> Faults(int vocabulary) => ChatSettings.Faults(this, vocabulary);
+
     /// <summary>Functions the template may show to the model; its calls come back as text.</summary>
     public JsonElement? Tools { get; init; }
+
+    /// <summary>Not OpenAI's: more that the template may ask for, such as <c>enable_thinking</c>.</summary>
+    public IReadOnlyDictionary<string, JsonElement>? ChatTemplateKwargs { get; init; }
+
+    /// <summary>Not OpenAI's: whether the template shall open an answer behind the chat; yes if left out.</summary>
+    public bool? AddGenerationPrompt { get; init; }
 
     // Taken where they hold what is done anyway.
     public JsonElement? ToolChoice { get; init; }
@@ -31,6 +41,7 @@ internal sealed record ChatRequest : SampledRequest
     public JsonElement? Modalities { get; init; }
     public JsonElement? Audio { get; init; }
     public JsonElement? WebSearchOptions { get; init; }
+    public bool? ContinueFinalMessage { get; init; }
 
     // Taken and not used: they cannot change the answer.
     public bool? ParallelToolCalls { get; init; }

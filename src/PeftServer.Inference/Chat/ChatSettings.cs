@@ -1,5 +1,6 @@
 using System.Text.Json;
 using PeftServer.Core.Http;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Chat;
 
@@ -10,11 +11,29 @@ internal static class ChatSettings
     public static IReadOnlyList<ErrorDetail> Faults(ChatRequest request, int vocabulary)
     {
         var faults = SamplingSettings.Faults(request, vocabulary);
+        faults.Range("max_tokens", request.MaxTokens, 1, int.MaxValue);
         faults.Range("max_completion_tokens", request.MaxCompletionTokens, 1, int.MaxValue);
         faults.Range("top_logprobs", request.TopLogprobs, 0, 20);
         if (request.Messages.Count == 0)
         {
             faults.Fault("messages", "'messages' is empty. Send at least one message.");
+        }
+
+        for (var i = 0; i < request.Messages.Count; i++)
+        {
+            ChatMessages.Check(request.Messages[i], $"messages[{i}]", faults);
+        }
+
+        ChatMessages.CheckTools(request.Tools, faults);
+        if (request.ChatTemplateKwargs?.Keys.FirstOrDefault(name => name is "messages" or "tools") is { } taken)
+        {
+            faults.Fault($"chat_template_kwargs.{taken}", $"Send '{taken}' as a field of the request.");
+        }
+
+        if (request.ContinueFinalMessage is true)
+        {
+            faults.Add(new ErrorDetail(
+                "'continue_final_message' is not supported by this server yet. Leave it out, or send the chat as a text to /v1/completions.", "continue_final_message", "unsupported_parameter"));
         }
 
         if (request.MaxTokens is not null && request.MaxCompletionTokens is not null && request.MaxTokens != request.MaxCompletionTokens)

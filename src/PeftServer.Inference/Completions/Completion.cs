@@ -1,5 +1,5 @@
 using System.Text.Json.Serialization;
-using PeftServer.Inference.Chat;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Completions;
 
@@ -14,38 +14,42 @@ internal sealed record Completion(string Id, long Created, string Model, IReadOn
     public Usage? Usage { get; init; }
 }
 
-internal sealed record CompletionChoice(string Text, int Index, CompletionLogprobs? Logprobs, string? FinishReason);
-
-/// <summary>What OpenAI says of tokens here: lists that run in parallel; the chosen token is among <see cref="TopLogprobs"/>.</summary>
-internal sealed record CompletionLogprobs(
-    IReadOnlyList<string> Tokens, IReadOnlyList<float> TokenLogprobs, IReadOnlyList<IReadOnlyDictionary<string, float>> TopLogprobs, IReadOnlyList<int> TextOffset)
+internal sealed record CompletionChoice(string Text, int Index, CompletionLogprobs? Logprobs, string? FinishReason)
 {
-    /// <summary>Of tokens one after another; <paramref name="offset"/> is where the first begins in the answer's text.</summary>
-    public static CompletionLogprobs? Of(IReadOnlyList<TokenLogprob> tokens, int offset = 0)
+    /// <summary>vLLM's: what each token of the prompt was to the model, by token id; null for the first.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<IReadOnlyDictionary<string, PromptLogprob>?>? PromptLogprobs { get; init; }
+}
+
+/// <summary>vLLM's word on a token in a place of the prompt.</summary>
+internal sealed record PromptLogprob(float Logprob, int Rank, string DecodedToken);
+
+/// <summary>
+/// What OpenAI says of tokens here: lists that run in parallel; the token itself is among <see cref="TopLogprobs"/>, and nothing is known of the
+/// first one of a prompt.
+/// </summary>
+internal sealed record CompletionLogprobs(
+    IReadOnlyList<string> Tokens, IReadOnlyList<float?> TokenLogprobs, IReadOnlyList<IReadOnlyDictionary<string, float>?> TopLogprobs, IReadOnlyList<int> TextOffset)
+{
+    /// <summary>Of tokens one after another, with <paramref name="rivals"/> beside each.</summary>
+    public static CompletionLogprobs Of(IReadOnlyList<ScoredToken> tokens, int rivals, TokenTexts texts) => new(
+        [.. tokens.Select(token => texts[token.Id])], [.. tokens.Select(token => token.LogProbability)],
+        [.. tokens.Select(token => Top(token, rivals, texts))], [.. tokens.Select(token => token.Offset)]);
+
+    private static Dictionary<string, float>? Top(ScoredToken token, int rivals, TokenTexts texts)
     {
-        if (tokens.Count == 0)
+        if (token.LogProbability is not { } own)
         {
             return null;
         }
 
-        var offsets = new List<int>();
-        foreach (var token in tokens)
+        var top = new Dictionary<string, float> { [texts[token.Id]] = own };
+        foreach (var (id, value) in token.Rivals.Take(rivals))
         {
-            offsets.Add(offset);
-            offset += token.Token.Length;
+            var text = texts[id];
+            top[text] = top.TryGetValue(text, out var known) ? Math.Max(known, value) : value; // several may look alike
         }
 
-        return new CompletionLogprobs([.. tokens.Select(token => token.Token)], [.. tokens.Select(token => token.Logprob)], [.. tokens.Select(Rivals)], offsets);
-    }
-
-    private static Dictionary<string, float> Rivals(TokenLogprob token)
-    {
-        var rivals = new Dictionary<string, float> { [token.Token] = token.Logprob };
-        foreach (var rival in token.TopLogprobs ?? [])
-        {
-            rivals.TryAdd(rival.Token, rival.Logprob); // several may look alike
-        }
-
-        return rivals;
+        return top;
     }
 }

@@ -69,3 +69,9 @@ internal sealed record Embedding(int Index, [property: JsonPropertyName("embeddi
 {
     public string Object { get; } = "embedding";
 }
+
+/// <summary>A text as the numbers that the model gives for it: a row of them, for each token one, or their bytes in base64.</summary>
+internal sealed record Pooled(int Index, object Data)
+{
+    public string Object { get; } = "pooling";
+}

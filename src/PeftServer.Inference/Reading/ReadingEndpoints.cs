@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using PeftServer.Core.Http;
+using PeftServer.Engine.Models;
 using PeftServer.Engine.Reading;
 using PeftServer.Engine.Tokenizers.ChatTemplates;
 
@@ -23,6 +24,7 @@ internal static class ReadingEndpoints
             routes.MapPost("/v1/token_classification", TagAsync);
             routes.MapPost("/v1/question_answering", AnswerAsync);
             routes.MapPost("/v1/embeddings", EmbedAsync);
+            routes.MapPost("/v1/pooling", PoolAsync);
         }
     }
 
@@ -135,6 +137,30 @@ internal static class ReadingEndpoints
             }
 
             return services.Answer("embd", request, texts, [.. readings.Select((reading, i) => new Embedding(i, Written(Shortened(reading.Rows[0], request.Dimensions), request.EncodingFormat)))]);
+        });
+
+    private static Task<IResult> PoolAsync(JsonBody<PoolingRequest> body, ReadingServices services, HttpContext context) =>
+        services.ServeAsync(body.Value, context, async (reader, request) =>
+        {
+            var (task, usual) = reader.Served.Head switch
+            {
+                ModelHead.SequenceClassification => ("classify", reader.Limits.Activation),
+                ModelHead.TokenClassification => ("token_classify", ScoreActivation.Softmax),
+                _ => ("embed", ScoreActivation.None),
+            };
+            if (request.Task is { } asked && asked != task)
+            {
+                throw ReadingServices.Fault("task", $"'{request.Model}' does the task {task}. Use that, or leave 'task' out.");
+            }
+
+            var texts = Texts(reader, request);
+            var readings = await reader.ReadAsync(texts, request.TaskId ?? 0, context.RequestAborted);
+            var activation = request.UseActivation is false ? ScoreActivation.None : usual;
+            return services.Answer("pool", request, texts, [.. readings.Select((reading, i) =>
+            {
+                float[][] rows = [.. reading.Rows.Select(row => Array.ConvertAll(activation.Of(row), value => (float)value))];
+                return new Pooled(i, request.EncodingFormat == "base64" ? Written([.. rows.SelectMany(row => row)], "base64") : task == "token_classify" ? rows : rows[0]);
+            })]);
         });
 
     private static float[] Shortened(float[] vector, int? dimensions)

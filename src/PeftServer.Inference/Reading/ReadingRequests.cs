@@ -20,7 +20,7 @@ internal abstract record ReadingRequestBody
 }
 
 /// <summary>The body of <c>POST /v1/classify</c>: <c>input</c>, or a chat in <c>messages</c>.</summary>
-internal sealed record ClassifyRequest : ReadingRequestBody
+internal record ClassifyRequest : ReadingRequestBody
 {
     /// <summary>A text, a pair as <c>{"text", "text_pair"}</c>, or a list of them; token ids likewise.</summary>
     public JsonElement? Input { get; init; }
@@ -36,6 +36,16 @@ internal sealed record ClassifyRequest : ReadingRequestBody
 
     /// <summary>False: <c>probs</c> holds the raw scores.</summary>
     public bool? UseActivation { get; init; }
+}
+
+/// <summary>The body of <c>POST /pooling</c>: what the model says of texts, as numbers and nothing else.</summary>
+internal sealed record PoolingRequest : ClassifyRequest
+{
+    /// <summary>embed, classify or token_classify: what the model does, which is what it does if left out.</summary>
+    public string? Task { get; init; }
+
+    /// <summary>float or base64 (little-endian float32); float if left out.</summary>
+    public string? EncodingFormat { get; init; }
 }
 
 /// <summary>The body of <c>POST /v1/score</c>: one text against each of a list, or two lists of the same length.</summary>

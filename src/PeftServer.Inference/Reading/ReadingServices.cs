@@ -3,7 +3,7 @@ using PeftServer.Core;
 using PeftServer.Core.Http;
 using PeftServer.Engine;
 using PeftServer.Engine.Adapters;
-using PeftServer.Inference.Chat;
+using PeftServer.Inference.Writing;
 
 namespace PeftServer.Inference.Reading;
 
@@ -20,7 +20,7 @@ internal sealed class ReadingServices(RequestedModels requested, Readers readers
             return ApiError.From(faults);
         }
 
-        var model = await requested.FindAsync(request.Model, context.Request.Path, context.RequestAborted);
+        var model = await requested.FindAsync(request.Model, RequestedModels.PathOf(context), context.RequestAborted);
         return await RequestedModels.ServeAsync(model, async () =>
         {
             var reader = await readers.LoadAsync(model, context.RequestAborted);
@@ -53,14 +53,21 @@ internal sealed class ReadingServices(RequestedModels requested, Readers readers
                 break;
             case EmbeddingRequest embedding:
                 faults.Range("dimensions", embedding.Dimensions, 1, int.MaxValue);
-                if (embedding.EncodingFormat is not (null or "float" or "base64"))
-                {
-                    faults.Fault("encoding_format", $"'encoding_format' is '{ForeignText.Clean(embedding.EncodingFormat, 40)}'; it must be float or base64.");
-                }
-
+                CheckFormat(embedding.EncodingFormat, faults);
+                break;
+            case PoolingRequest pooling:
+                CheckFormat(pooling.EncodingFormat, faults);
                 break;
         }
 
         return faults;
+    }
+
+    private static void CheckFormat(string? format, List<ErrorDetail> faults)
+    {
+        if (format is not (null or "float" or "base64"))
+        {
+            faults.Fault("encoding_format", $"'encoding_format' is '{ForeignText.Clean(format, 40)}'; it must be float or base64.");
+        }
     }
 }

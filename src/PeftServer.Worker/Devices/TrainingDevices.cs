@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using Microsoft.Extensions.Options;
 using PeftServer.Core.Jobs;
+using PeftServer.Engine.Native;
 
 namespace PeftServer.Worker.Devices;
 
@@ -78,8 +79,8 @@ internal sealed record TrainingDevice(string Name, int? Gpu)
     /// <summary>What the trainer's spec says.</summary>
     public string NameInTrainer => Gpu is null ? "cpu" : "cuda:0";
 
-    /// <summary>Its memory, the host's for the CPU; null where it is not known.</summary>
-    public long? MemoryBytes => Gpu is { } index ? DeviceMemory.Gpu(index) : DeviceMemory.Host;
+    /// <summary>Its memory; for the CPU what the host gives this process and its trainers, a container's limit heeded. Null where it is not known.</summary>
+    public long? MemoryBytes => Gpu is { } index ? Nvml.MemoryOf(index)?.Total : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
 
     public static TrainingDevice Parse(string name) =>
         new(name, name.StartsWith("cuda:", StringComparison.Ordinal) ? int.Parse(name.AsSpan(5), System.Globalization.CultureInfo.InvariantCulture) : null);

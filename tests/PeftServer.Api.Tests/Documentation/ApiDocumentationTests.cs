@@ -80,7 +80,7 @@ public sealed class ApiDocumentationTests(ApiServer server) : IClassFixture<ApiS
             }
         }
 
-        bodies.ShouldBe(9); // upload, job; chat, completion, embedding, classes, scores, tags, answers
+        bodies.ShouldBe(12); // upload, job; chat, completion, embedding, classes, scores, tags, answers, numbers; tokens and back
         var jobs = document.GetProperty("paths").GetProperty("/v1/fine_tuning/jobs").GetProperty("post").GetProperty("requestBody")
             .GetProperty("content").GetProperty("application/json").GetProperty("examples");
         foreach (var example in jobs.EnumerateObject())

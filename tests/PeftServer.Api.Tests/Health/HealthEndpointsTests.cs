@@ -8,10 +8,13 @@ public sealed class HealthEndpointsTests(ApiServer server, TestCluster cluster) 
     [Theory]
     [InlineData("/healthz")]
     [InlineData("/readyz")]
+    [InlineData("/health")]
     public async Task Health_OnBothListeners_IsOk(string path)
     {
         (await server.GetAsync(path)).Status.ShouldBe(HttpStatusCode.OK);
         (await server.GetAsync(new Uri(server.AdminAddress, path).ToString())).Status.ShouldBe(HttpStatusCode.OK);
+        using var head = await server.Client.SendAsync(new HttpRequestMessage(HttpMethod.Head, path), TestContext.Current.CancellationToken);
+        head.StatusCode.ShouldBe(HttpStatusCode.OK);
     }
 
     [Fact]

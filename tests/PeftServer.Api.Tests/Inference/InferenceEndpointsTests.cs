@@ -19,8 +19,14 @@ public sealed class InferenceEndpointsTests(TestCluster cluster)
     [InlineData("/v1/score")]
     [InlineData("/v1/token_classification")]
     [InlineData("/v1/question_answering")]
+    [InlineData("/v1/pooling")]
+    [InlineData("/v1/tokenize")]
+    [InlineData("/v1/detokenize")]
     [InlineData("/classify", "/v1/classify")]
     [InlineData("/score", "/v1/score")]
+    [InlineData("/pooling", "/v1/pooling")]
+    [InlineData("/tokenize", "/v1/tokenize")]
+    [InlineData("/detokenize", "/v1/detokenize")]
     public async Task Forward_Request_ReachesTheHostByteForByteWithTheInternalKeyOnly(string path, string? hostPath = null)
     {
         const string sent = """{ "messages":[{"role":"user","content":"Grüß dich \ud83e\udd99, 1.0e5"}],   "model" : "tiny-llama", "x": 1.50 }""";

@@ -126,6 +126,16 @@ public sealed class ModelEndpointsTests(ApiServer server, TestCluster cluster) :
         body.GetProperty("error").GetProperty("code").GetString().ShouldBe("artifact_missing");
     }
 
+    [Theory]
+    [InlineData("/v1/models")]
+    [InlineData("/v1/models/")]
+    public async Task Delete_NoModelNamed_Returns404(string path)
+    {
+        using var response = await server.Client.DeleteAsync(path, Token);
+
+        response.StatusCode.ShouldBe(HttpStatusCode.NotFound);
+    }
+
     [Fact]
     public async Task Delete_BaseModel_IsRefused()
     {

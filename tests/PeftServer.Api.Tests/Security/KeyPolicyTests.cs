@@ -13,7 +13,7 @@ public sealed class KeyPolicyTests(KeyPolicyTests.KeyedServer keyed) : IClassFix
     private const string Key = "a-long-random-text";
 
     /// <summary>What anybody may see. A new endpoint does not belong here without a reason.</summary>
-    private static readonly string[] Open = ["/", "/healthz", "/readyz"];
+    private static readonly string[] Open = ["/", "/health", "/healthz", "/readyz"];
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 

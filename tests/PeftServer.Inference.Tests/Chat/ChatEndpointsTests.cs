@@ -1,47 +1,22 @@
 using System.Net;
-using System.Net.Http.Headers;
 using System.Net.Http.Json;
-using System.Text;
 using System.Text.Json;
-using Microsoft.AspNetCore.Builder;
-using PeftServer.Engine.Native;
-using PeftServer.Testing;
 
 namespace PeftServer.Inference.Tests.Chat;
 
-/// <summary>The real host with the sample model, over HTTP, on a real PostgreSQL.</summary>
-public sealed class ChatEndpointsTests(TestDatabase database) : IClassFixture<TestDatabase>, IAsyncLifetime
+/// <summary><c>POST /v1/chat/completions</c> on the real host.</summary>
+public sealed class ChatEndpointsTests(RunningHost host) : IClassFixture<RunningHost>
 {
-    private const string Key = "internal-key-of-the-tests";
-    private readonly HttpClient _client = new();
-    private WebApplication _host = null!;
+    private const string Path = "/v1/chat/completions";
 
     private static CancellationToken Now => TestContext.Current.CancellationToken;
-
-    public async ValueTask InitializeAsync()
-    {
-        TorchLoader.Load();
-        await Core.Data.PeftDatabase.MigrateAsync(database.ConnectionString, Now);
-        var settings = database.Settings.Append(new("Models:Root", Path.Combine(AppContext.BaseDirectory, "models")))
-            .Append(new("Inference:InternalKey", Key)).Append(new("Inference:Device", "cpu")).Append(new("Inference:Url", "http://127.0.0.1:0"));
-        _host = InferenceHost.Build([.. settings.Select(setting => $"--{setting.Key}={setting.Value}")]);
-        await _host.StartAsync(Now);
-        _client.BaseAddress = new Uri(_host.Urls.First());
-        _client.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", Key);
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        _client.Dispose();
-        await _host.DisposeAsync();
-    }
 
     [Fact]
     public async Task Complete_WithoutTheInternalKey_Returns401()
     {
-        _client.DefaultRequestHeaders.Authorization = null;
+        using var stranger = new HttpClient { BaseAddress = host.Address };
 
-        using var response = await PostAsync("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}]}""");
+        using var response = await stranger.PostAsJsonAsync(Path, new { model = "tiny-llama", messages = new[] { new { role = "user", content = "Hi" } } }, Now);
 
         response.StatusCode.ShouldBe(HttpStatusCode.Unauthorized);
     }
@@ -49,10 +24,8 @@ public sealed class ChatEndpointsTests(TestDatabase database) : IClassFixture<Te
     [Fact]
     public async Task Complete_Greedy_AnswersInOpenAisShapeWithinMaxTokens()
     {
-        using var response = await PostAsync("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "The whale"}], "temperature": 0, "max_tokens": 5}""");
+        var body = await host.AskAsync(Path, """{"model": "tiny-llama", "messages": [{"role": "user", "content": "The whale"}], "temperature": 0, "max_tokens": 5}""");
 
-        var body = await response.Content.ReadFromJsonAsync<JsonElement>(Now);
-        response.StatusCode.ShouldBe(HttpStatusCode.OK, body.ToString());
         body.GetProperty("object").GetString().ShouldBe("chat.completion");
         var choice = body.GetProperty("choices")[0];
         choice.GetProperty("message").GetProperty("role").GetString().ShouldBe("assistant");
@@ -65,10 +38,10 @@ public sealed class ChatEndpointsTests(TestDatabase database) : IClassFixture<Te
     public async Task Complete_Streamed_GivesTheSameTextInPieces()
     {
         const string Request = """{"model": "tiny-llama", "messages": [{"role": "user", "content": "The President"}], "temperature": 1, "seed": 11, "max_tokens": 12STREAM}""";
-        using var whole = await PostAsync(Request.Replace("STREAM", "", StringComparison.Ordinal));
-        var expected = (await whole.Content.ReadFromJsonAsync<JsonElement>(Now)).GetProperty("choices")[0].GetProperty("message").GetProperty("content").GetString();
+        var whole = await host.AskAsync(Path, Request.Replace("STREAM", "", StringComparison.Ordinal));
+        var expected = whole.GetProperty("choices")[0].GetProperty("message").GetProperty("content").GetString();
 
-        using var streamed = await PostAsync(Request.Replace("STREAM", """, "stream": true, "stream_options": {"include_usage": true}""", StringComparison.Ordinal));
+        using var streamed = await host.PostAsync(Path, Request.Replace("STREAM", """, "stream": true, "stream_options": {"include_usage": true}""", StringComparison.Ordinal));
 
         var lines = (await streamed.Content.ReadAsStringAsync(Now)).Split("\n\n", StringSplitOptions.RemoveEmptyEntries);
         lines[^1].ShouldBe("data: [DONE]");
@@ -86,14 +59,82 @@ public sealed class ChatEndpointsTests(TestDatabase database) : IClassFixture<Te
     [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "task_id": 1}""", 400, "task_id", "invalid_value")]
     [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "max_tokns": 3}""", 400, "max_tokns", "unknown_parameter")]
     [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "response_format": {"type": "json_object"}}""", 400, "response_format", "unsupported_parameter")]
+    [InlineData("""{"model": "tiny-llama", "messages": [5]}""", 400, "messages[0]", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}, {"content": "Hi"}]}""", 400, "messages[1].role", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user"}]}""", 400, "messages[0].content", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": 7}]}""", 400, "messages[0].content", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": [{"type": "text"}]}]}""", 400, "messages[0].content[0]", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]}""", 400, "messages[0].content[0]", "unsupported_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "tools": "x"}""", 400, "tools", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "function"}]}""", 400, "tools[0]", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "chat_template_kwargs": {"messages": []}}""", 400, "chat_template_kwargs.messages", "invalid_value")]
+    [InlineData("""{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "continue_final_message": true}""", 400, "continue_final_message", "unsupported_parameter")]
     public async Task Complete_BadRequest_NamesTheField(string request, int status, string field, string code)
     {
-        using var response = await PostAsync(request);
+        var error = await host.RefusedAsync(Path, request, status);
 
-        var error = (await response.Content.ReadFromJsonAsync<JsonElement>(Now)).GetProperty("error");
-        ((int)response.StatusCode).ShouldBe(status, error.ToString());
         error.GetProperty("param").GetString().ShouldBe(field);
         error.GetProperty("code").GetString().ShouldBe(code);
+    }
+
+    [Fact]
+    public async Task Complete_WhatOtherClientsSendUnasked_IsTaken()
+    {
+        var body = await host.AskAsync(Path, """
+            {
+              "model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 2, "top_k": -1, "tools": [], "tool_choice": null, "stop": [],
+              "stream": null, "response_format": {"type": "text"}, "chat_template_kwargs": {"enable_thinking": false}, "continue_final_message": false, "logit_bias": {}, "n": null
+            }
+            """);
+
+        body.GetProperty("usage").GetProperty("completion_tokens").GetInt32().ShouldBe(2);
+    }
+
+    [Fact]
+    public async Task Complete_WithoutGenerationPrompt_ReadsTheMessagesAlone()
+    {
+        const string Request = """{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1""";
+        var usual = await host.AskAsync(Path, Request + "}");
+
+        var body = await host.AskAsync(Path, Request + """, "add_generation_prompt": false}""");
+
+        body.GetProperty("usage").GetProperty("prompt_tokens").GetInt32().ShouldBeLessThan(usual.GetProperty("usage").GetProperty("prompt_tokens").GetInt32());
+    }
+
+    [Theory]
+    [InlineData("/v1/chat/completions/")]
+    [InlineData("/V1/Chat/Completions")]
+    public async Task Complete_PathWrittenDifferently_Answers(string path)
+    {
+        var body = await host.AskAsync(path, """{"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}""");
+
+        body.GetProperty("usage").GetProperty("completion_tokens").GetInt32().ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task Complete_ContinuousUsage_CountsWithEveryPiece()
+    {
+        using var streamed = await host.PostAsync(Path, """
+            {"model": "tiny-llama", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 3, "stream": true, "stream_options": {"continuous_usage_stats": true}}
+            """);
+
+        var lines = (await streamed.Content.ReadAsStringAsync(Now)).Split("\n\n", StringSplitOptions.RemoveEmptyEntries);
+        var counts = lines[..^1].Select(line => JsonDocument.Parse(line["data: ".Length..]).RootElement.GetProperty("usage").GetProperty("completion_tokens").GetInt32()).ToList();
+        counts.ShouldBe(counts.Order());
+        (counts[0], counts[^1]).ShouldBe((1, 3));
+    }
+
+    [Fact]
+    public async Task Complete_PackedBody_Returns415()
+    {
+        using var packed = new ByteArrayContent([0x1f, 0x8b]);
+        packed.Headers.ContentType = new("application/json");
+        packed.Headers.ContentEncoding.Add("gzip");
+
+        using var response = await host.SendAsync(Path, packed);
+
+        response.StatusCode.ShouldBe(HttpStatusCode.UnsupportedMediaType);
+        (await response.Content.ReadFromJsonAsync<JsonElement>(Now)).GetProperty("error").GetProperty("code").GetString().ShouldBe("unsupported_content_encoding");
     }
 
     [Fact]
@@ -101,13 +142,9 @@ public sealed class ChatEndpointsTests(TestDatabase database) : IClassFixture<Te
     {
         var text = string.Concat(Enumerable.Repeat("many words ", 2000));
 
-        using var response = await PostAsync($$"""{"model": "tiny-llama", "messages": [{"role": "user", "content": "{{text}}"}]}""");
+        var error = await host.RefusedAsync(Path, $$"""{"model": "tiny-llama", "messages": [{"role": "user", "content": "{{text}}"}]}""");
 
-        var error = (await response.Content.ReadFromJsonAsync<JsonElement>(Now)).GetProperty("error");
         error.GetProperty("code").GetString().ShouldBe("context_length_exceeded");
         error.GetProperty("message").GetString()!.ShouldContain("1024");
     }
-
-    private Task<HttpResponseMessage> PostAsync(string json) =>
-        _client.PostAsync("/v1/chat/completions", new StringContent(json, Encoding.UTF8, "application/json"), Now);
 }

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Native;
 using PeftServer.Worker.Devices;
 
 namespace PeftServer.Worker.Tests.Devices;
@@ -40,7 +41,7 @@ public sealed class TrainingDevicesTests
     [Fact]
     public void Description_GpusThatNobodyKnows_CountsThem()
     {
-        Assert.SkipWhen(DeviceMemory.Gpu(0) is not null, "This host has GPUs.");
+        Assert.SkipWhen(Nvml.MemoryOf(0) is not null, "This host has GPUs.");
 
         new TrainingDevices("cuda:0,cuda:1", 2).Description.ShouldBe("2 cuda");
     }

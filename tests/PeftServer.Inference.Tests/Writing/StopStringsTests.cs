@@ -1,6 +1,6 @@
-using PeftServer.Inference.Chat;
+using PeftServer.Inference.Writing;
 
-namespace PeftServer.Inference.Tests.Chat;
+namespace PeftServer.Inference.Tests.Writing;
 
 public sealed class StopStringsTests
 {

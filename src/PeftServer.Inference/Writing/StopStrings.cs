@@ -1,10 +1,12 @@
-namespace PeftServer.Inference.Chat;
+namespace PeftServer.Inference.Writing;
 
 /// <summary>
 /// Ends a text at the first of some strings. What could still become one of them is held back, so that no client sees the
 /// beginning of a stop string.
 /// </summary>
-internal sealed class StopStrings(IReadOnlyList<string> stops)
+/// <param name="stops">The strings.</param>
+/// <param name="shows">Whether the one that ended the text belongs to it.</param>
+internal sealed class StopStrings(IReadOnlyList<string> stops, bool shows = false)
 {
     private string _held = "";
 
@@ -20,11 +22,12 @@ internal sealed class StopStrings(IReadOnlyList<string> stops)
         }
 
         _held += text;
-        var first = stops.Select(stop => _held.IndexOf(stop, StringComparison.Ordinal)).Where(at => at >= 0).DefaultIfEmpty(-1).Min();
-        if (first >= 0)
+        var first = stops.Select(stop => (Stop: stop, At: _held.IndexOf(stop, StringComparison.Ordinal))).Where(found => found.At >= 0).ToList();
+        if (first.Count > 0)
         {
             HasStopped = true;
-            return Take(first);
+            var (stop, at) = first.MinBy(found => found.At);
+            return Take(at + (shows ? stop.Length : 0));
         }
 
         return Take(_held.Length - stops.Max(stop => Overlap(_held, stop)));

@@ -1,9 +1,9 @@
+using System.Threading.Channels;
 using PeftServer.Core.Http;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Generation;
-using PeftServer.Inference.Chat;
 
-namespace PeftServer.Inference;
+namespace PeftServer.Inference.Writing;
 
 /// <summary>A loaded model that writes, as one request uses it.</summary>
 /// <param name="Name">Its name.</param>
@@ -13,6 +13,9 @@ namespace PeftServer.Inference;
 /// <param name="Adapter">The adapter; null for the base alone.</param>
 internal sealed record Writer(string Name, ServedWriter Served, Speech Speech, GenerationLimits Limits, AdapterReference? Adapter)
 {
+    /// <summary>Tokens of a prompt that say how the next one looks: a character has four at most.</summary>
+    private const int Context = 8;
+
     /// <summary>The model, loaded. Throws what loading throws.</summary>
     public static async Task<Writer> LoadAsync(RequestedModel model, ServedModels models, CancellationToken cancellationToken)
     {
@@ -37,15 +40,29 @@ internal sealed record Writer(string Name, ServedWriter Served, Speech Speech, G
     }
 
     /// <summary>Hands a prompt to the engine, for the choice of that number.</summary>
-    public Answer Start(SampledRequest request, int[] prompt, int choice, CancellationToken cancellationToken)
+    public Answer Start(SampledRequest request, int[] prompt, int choice, CancellationToken cancellationToken) =>
+        Answer(request, prompt, Served.Engine.Generate(Generation(request, prompt, choice), cancellationToken));
+
+    /// <summary>Has the engine search for the best answers to a prompt.</summary>
+    public IReadOnlyList<Answer> Search(SampledRequest request, int[] prompt, CancellationToken cancellationToken)
     {
-        var generation = new GenerationRequest
-        {
-            Prompt = prompt,
-            Adapter = Adapter,
-            Task = request.TaskId ?? 0,
-            Sampling = SamplingSettings.Sampling(request, Speech, RoomAfter(prompt), choice),
-        };
-        return new Answer(Served.Engine.Generate(generation, cancellationToken), Served.Tokenizer, request.Stop?.Values ?? []);
+        var search = Served.Engine.SearchAsync(Generation(request, prompt, 0), BeamSettings.Of(request), cancellationToken);
+        return [.. Enumerable.Range(0, request.N ?? 1).Select(rank => Answer(request, prompt, FoundTokens.Of(search, rank)))];
+    }
+
+    private GenerationRequest Generation(SampledRequest request, int[] prompt, int choice) => new()
+    {
+        Prompt = prompt,
+        Adapter = Adapter,
+        Task = request.TaskId ?? 0,
+        Sampling = SamplingSettings.Sampling(request, Speech, RoomAfter(prompt), choice),
+        PromptLogProbabilities = request.PromptRivals,
+    };
+
+    private Answer Answer(SampledRequest request, int[] prompt, ChannelReader<GeneratedToken> tokens)
+    {
+        var form = new AnswerForm(request.Stop?.Values ?? [], request.IncludeStopStrInOutput ?? false, request.SkipSpecialTokens ?? true);
+        var context = request.ContinuesText && !Limits.IsEncoderDecoder ? prompt[^Math.Min(prompt.Length, Context)..] : [];
+        return new Answer(tokens, Served.Tokenizer, form, context);
     }
 }

@@ -1,20 +1,19 @@
 using System.Runtime.InteropServices;
 
-namespace PeftServer.Worker.Devices;
+namespace PeftServer.Engine.Native;
 
-/// <summary>How much memory a device has, for a process without libtorch: the host's own, or what NVIDIA's management library says of a GPU.</summary>
-internal static partial class DeviceMemory
+/// <summary>
+/// NVIDIA's management library: what it says of a GPU over all processes, for those too that have no libtorch. It comes with the driver.
+/// </summary>
+public static partial class Nvml
 {
-    /// <summary>Bytes that the host gives this process and its trainers: its memory, or less where a container has a limit.</summary>
-    public static long Host => GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
-
-    /// <summary>Bytes of GPU <paramref name="index"/> in all; null where the library is missing or does not know it.</summary>
-    public static long? Gpu(int index)
+    /// <summary>Memory of GPU <paramref name="index"/>; null where the library is missing or does not know the GPU.</summary>
+    public static GpuMemory? MemoryOf(int index)
     {
         try
         {
             return nvmlInit_v2() == 0 && nvmlDeviceGetHandleByIndex_v2((uint)index, out var device) == 0 && nvmlDeviceGetMemoryInfo(device, out var memory) == 0
-                ? (long)memory.Total
+                ? new GpuMemory((long)memory.Total, (long)memory.Used)
                 : null;
         }
         catch (DllNotFoundException)
@@ -40,3 +39,8 @@ internal static partial class DeviceMemory
     [LibraryImport("libnvidia-ml.so.1")]
     private static partial int nvmlDeviceGetMemoryInfo(nint device, out Memory memory);
 }
+
+/// <summary>Memory of a GPU, in bytes.</summary>
+/// <param name="Total">All of it.</param>
+/// <param name="Used">What processes and the driver hold of it now.</param>
+public readonly record struct GpuMemory(long Total, long Used);

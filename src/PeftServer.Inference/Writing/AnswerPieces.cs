@@ -1,7 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Threading.Channels;
 
-namespace PeftServer.Inference.Chat;
+namespace PeftServer.Inference.Writing;
 
 /// <summary>Several answers at once, as one stream.</summary>
 internal static class AnswerPieces
