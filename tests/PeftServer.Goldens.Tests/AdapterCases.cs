@@ -217,8 +217,9 @@ public sealed class AdapterCases
             CheckConfig(Path.Combine(folder, AdapterFile.ConfigName), Path.Combine(trained, AdapterFile.ConfigName));
             using var ours = SafetensorsFile.Open(Path.Combine(folder, AdapterFile.WeightsName));
             using var theirs = SafetensorsFile.Open(Path.Combine(trained, AdapterFile.WeightsName));
-            ours.Header.Entries.Values.Select(Line).Order().ShouldBe(theirs.Header.Entries.Values.Select(Line).Order());
-            foreach (var key in theirs.Header.Entries.Keys.Where(key => !HasNoGradient(key)))
+            var saved = theirs.Header.Entries.Values.Where(entry => !SavedOnceMore(entry.Name)).ToList();
+            ours.Header.Entries.Values.Select(Line).Order().ShouldBe(saved.Select(Line).Order());
+            foreach (var key in saved.Select(entry => entry.Name).Where(key => !HasNoGradient(key)))
             {
                 Golden.ShouldAgree(key, WithoutKeys(key, ours.Tensor(key)), WithoutKeys(key, theirs.Tensor(key)), 1e-3);
             }
@@ -234,6 +235,10 @@ public sealed class AdapterCases
             Directory.Delete(folder, recursive: true);
         }
     }
+
+    /// <summary>With bias "all" PEFT saves a head's bias under the names of its two live copies too, and reads neither.</summary>
+    private static bool SavedOnceMore(string key) =>
+        key.EndsWith(".modules_to_save.bias", StringComparison.Ordinal) || key.EndsWith(".original_module.bias", StringComparison.Ordinal);
 
     private static string Line(SafetensorsEntry entry) => $"{entry.Name} {entry.Dtype} [{string.Join(", ", entry.Shape)}]";
 
