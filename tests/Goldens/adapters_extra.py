@@ -389,6 +389,8 @@ CASES = {
     "ln_tuning_saved": case("LNTuningConfig", target_modules=["input_layernorm"], modules_to_save=["lm_head"]),
     "oft_blocks": case("OFTConfig", r=8, oft_block_size=0, use_cayley_neumann=False, init_weights=False, **QV),
     "oft_dropout": case("OFTConfig", case_options=dict(step_seed=100), r=0, oft_block_size=4, module_dropout=0.5, init_weights=False, **QV),
+    "oft_embedding": case("OFTConfig", r=0, oft_block_size=4, init_weights=False, target_modules=["embed_tokens", "q_proj"]),
+    "oft_embedding_tied": case("OFTConfig", "llama31", r=0, oft_block_size=8, use_cayley_neumann=False, coft=True, eps=1e-1, block_share=True, init_weights=False, target_modules=["embed_tokens"]),
     "oft_share": case("OFTConfig", r=0, oft_block_size=8, block_share=True, num_cayley_neumann_terms=3, init_weights=False, **QV),
     "oft_bias": case("OFTConfig", "qwen2", r=0, oft_block_size=4, bias="oft_only", **QV),
     "road_2": case("RoadConfig", variant="road_2", group_size=8, init_weights=False, **QV),
@@ -413,6 +415,8 @@ CASES = {
     "gralora_four": case("GraloraConfig", r=8, gralora_k=4, alpha=8, init_weights=False, **QV),
     "gralora_bias": case("GraloraConfig", "qwen2", r=4, gralora_k=2, hybrid_r=2, alpha=8, bias="gralora_only", init_weights=False, **QV),
     "hira_gaussian": case("HiraConfig", r=4, init_weights="gaussian", rank_pattern={"v_proj": 2}, **QV),
+    "hira_embedding": case("HiraConfig", r=4, init_weights=False, target_modules=["embed_tokens", "q_proj"]),
+    "hira_embedding__gpt2": case("HiraConfig", "gpt2", r=4, target_modules=["wte"]),
     "hira_random": case("HiraConfig", r=4, init_weights=False, **QV),
     "lily_strides": case("LilyConfig", r=4, stride_A=2, num_B=3, scaling=0.5, init_weights=False, **QV),
     "loha_patterns": case("LoHaConfig", r=4, alpha=8, rank_pattern={"v_proj": 2}, alpha_pattern={"q_proj": 3}, init_weights=False, **QV),
@@ -421,6 +425,7 @@ CASES = {
     "miss_rest": case("MissConfig", r=5, init_weights=False, **QV),
     "miss_bias": case("MissConfig", "qwen2", r=4, bias="miss_only", **QV),
     "osf_half": case("OSFConfig", effective_rank=0.5, rank_pattern={"v_proj": 4}, **QV),
+    "osf_random": case("OSFConfig", effective_rank=8, init_weights=False, **QV),
     "osf_config": case("OSFConfig", target_svd_config={f"model.layers.{i}.self_attn.{name}": 8 + i for i in range(2) for name in ("q_proj", "v_proj")}, **QV),
     "peanut_depth": case("PeanutConfig", r=4, depth=2, act_fn="gelu", scaling=0.5, init_weights=False, **QV),
     "peanut_silu": case("PeanutConfig", r=4, depth=1, act_fn="silu", init_weights=False, **QV),
@@ -619,11 +624,11 @@ def mixed(goldens, out):
     save_tensors(tensors, os.path.join(folder, "golden.safetensors"))
 
 
+# Not C3A: its singular values come in pairs, of which a rank may cut off either
 CONVERTED = {
     "loha": lambda: peft.LoHaConfig(r=4, alpha=8, init_weights=False, **QV),
     "lokr": lambda: peft.LoKrConfig(r=2, alpha=4, init_weights=False, **QV),
     "vera": lambda: peft.VeraConfig(r=8, init_weights=False, **QV),
-    "c3a": lambda: peft.C3AConfig(block_size=8, init_weights="gaussian", **QV),
     "miss": lambda: peft.MissConfig(r=4, init_weights=False, **QV),
     "miss_mini": lambda: peft.MissConfig(r=4, mini_r=4, init_weights="mini", modules_to_save=["lm_head"], **QV),
     "waveft": lambda: peft.WaveFTConfig(n_frequency=64, init_weights=False, target_modules=r".*(q|v)_proj"),
@@ -650,7 +655,7 @@ def converted(goldens, out):
                 tensors[f"logits_{name}_{rank}"] = logits
                 file = os.path.join(folder, f"{name}_{rank}", "adapter_config.json")
                 kept = json.load(open(file))
-                kept["base_model_name_or_path"] = "llama"
+                kept.update(base_model_name_or_path="llama", inference_mode=True)  # as save_pretrained has it
                 json.dump(kept, open(file, "w"), indent=2, sort_keys=True)
     save_tensors(tensors, os.path.join(folder, "golden.safetensors"))
 

@@ -7,7 +7,7 @@ namespace PeftServer.Goldens.Tests;
 /// <summary>Adapters of other methods as LoRA, against PEFT's <c>save_as_lora</c>: settings, shapes, and what the LoRA gives.</summary>
 public sealed class ConversionCases
 {
-    private static readonly string[] Methods = ["loha", "lokr", "vera", "c3a", "miss", "miss_mini", "waveft", "lora"];
+    private static readonly string[] Methods = ["loha", "lokr", "vera", "miss", "miss_mini", "waveft", "lora"];
 
     public static TheoryData<string, string> Cases =>
         !GoldenFolder.Takes("adapters_extra", "converted") || !Directory.Exists(GoldenFolder.PathOf("adapters_extra", "converted")) ? []

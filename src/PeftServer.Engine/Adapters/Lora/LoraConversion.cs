@@ -38,7 +38,7 @@ public static class LoraConversion
                 TargetModules = config.TargetModules!.Names is { } names
                     ? ModuleSelector.Of([.. names.Concat(changes.Select(change => change.Path).Where(path => !patterns.ContainsKey(path))).Distinct()])
                     : config.TargetModules,
-                ExcludeModules = (config as IExcludesModules)?.ExcludeModules,
+                ExcludeModules = (config as IExcludesModules)?.ExcludeModules ?? ModuleSelector.Of(), // a list, as PEFT writes it
                 LayersToTransform = (config as ISelectsLayers)?.LayersToTransform,
                 LayersPattern = (config as ISelectsLayers)?.LayersPattern,
                 ModulesToSave = config.ModulesToSave,

@@ -58,5 +58,5 @@ public sealed record OftConfig : TargetedConfig, IExcludesModules, ISelectsLayer
     public int NumCayleyNeumannTerms { get; init; } = 5;
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
-        MethodParts.Each(sites, site => new OftProjection(this, site));
+        new([.. sites.Select(site => site is Embedding table ? (SiteAdapter)new OftEmbedding(this, table) : new OftProjection(this, AsProjection(site)))]);
 }
