@@ -4,7 +4,8 @@
 
 A folder is laid out as those of `adapters/`: `init/` and `trained/` as `save_pretrained` writes them, `golden.safetensors`
 (the batch, logits, gradients of step 0, losses, logits after training and after merging, greedy tokens) and `meta.json`.
-Float32 on a CPU, AdamW(lr, 0.9, 0.999, 1e-8, weight_decay 0.01), no clipping, the same batch at every step.
+Float32 on a CPU, AdamW(lr, 0.9, 0.999, eps, weight_decay 0.01), no clipping, the same batch at every step; eps is 1e-8 unless
+`meta.json` says otherwise. Where it says `step_seed`, torch's generator starts each step of training from step_seed + its number.
 """
 import json
 import multiprocessing
@@ -41,6 +42,9 @@ class Case:
     steps: int = 4
     forward: dict = field(default_factory=dict)  # what the model's forward takes beside the batch
     merge: bool = True
+    generate: bool = True
+    eps: float = 1e-8
+    step_seed: Optional[int] = None
     before: Optional[Callable] = None  # before(model, config, goldens), ahead of the adapter; returns tensors to keep
     after: Optional[Callable] = None  # after(model, goldens), once it is on; returns tensors to keep
 
@@ -116,9 +120,8 @@ def save_tensors(tensors, file):
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, file)
 
 
-def write_case(name, case, goldens, out, lr=5e-3, seed=1):
-    folder = os.path.join(out, name)
-    shutil.rmtree(folder, ignore_errors=True)
+def begin(case, goldens, seed=1):
+    """The model of a case with its adapter on, and the tensors that the case keeps of that."""
     torch.manual_seed(seed)
     model = load_base(goldens, case.base, case.kind)
     config = case.config()
@@ -128,7 +131,13 @@ def write_case(name, case, goldens, out, lr=5e-3, seed=1):
     torch.manual_seed(seed)
     model = peft.get_peft_model(model, config)
     kept.update((case.after(model, goldens) or {}) if case.after else {})
-    model.eval()
+    return model.eval(), kept
+
+
+def write_case(name, case, goldens, out, lr=5e-3, seed=1):
+    folder = os.path.join(out, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    model, kept = begin(case, goldens, seed)
     trainable, total = model.get_nb_trainable_parameters()
     save_adapter(model, os.path.join(folder, "init"), case.base)
 
@@ -140,10 +149,12 @@ def write_case(name, case, goldens, out, lr=5e-3, seed=1):
     trained = [(key, weight) for key, weight in model.named_parameters() if weight.requires_grad]
     tensors.update({f"init.{key}": weight.detach().clone() for key, weight in trained if "prompt_encoder" in key})
 
-    optimizer = torch.optim.AdamW([weight for _, weight in trained], lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    optimizer = torch.optim.AdamW([weight for _, weight in trained], lr=lr, betas=(0.9, 0.999), eps=case.eps, weight_decay=0.01)
     losses = []
     model.train()
     for step in range(case.steps):
+        if case.step_seed is not None:
+            torch.manual_seed(case.step_seed + step)
         loss = model(**call).loss
         loss.backward()
         if step == 0:
@@ -159,13 +170,14 @@ def write_case(name, case, goldens, out, lr=5e-3, seed=1):
     save_adapter(model, os.path.join(folder, "trained"), case.base)
     with torch.no_grad():
         tensors["logits_trained"] = model(**call).logits
-    tensors.update(attempt("greedy tokens", name, lambda: greedy(model, case.kind, batch)) or {})
+    if case.generate:
+        tensors.update(attempt("greedy tokens", name, lambda: greedy(model, case.kind, batch)) or {})
     merged = attempt("merged logits", name, lambda: model.merge_and_unload()(**batch).logits) if case.merge else None
     if merged is not None:
         tensors["logits_merged"] = merged
     save_tensors(tensors, os.path.join(folder, "golden.safetensors"))
     meta = dict(
-        base=case.base, kind=case.kind, steps=case.steps, lr=lr, seed=seed, trainable=trainable, total=total, merged=merged is not None,
+        base=case.base, kind=case.kind, steps=case.steps, lr=lr, eps=case.eps, step_seed=case.step_seed, seed=seed, trainable=trainable, total=total, merged=merged is not None,
         trainable_names=[key for key, _ in trained], peft=peft.__version__, transformers=transformers.__version__,
     )
     json.dump(meta, open(os.path.join(folder, "meta.json"), "w"), indent=1)
@@ -189,7 +201,7 @@ def eva(**options):
         after=lambda model, _: peft.initialize_lora_eva_weights(model, [batch]))
 
 
-def lora_ga(base="llama", **options):
+def lora_ga(base="llama", eps=1e-8, **options):
     ids = calibration(22, rows=3)
 
     def before(model, config, _):
@@ -199,7 +211,7 @@ def lora_ga(base="llama", **options):
 
     return Case(
         base, lambda: peft.LoraConfig(r=8, lora_alpha=16, init_lora_weights="lora_ga", lora_ga_config=lora_configs.LoraGAConfig(**options)),
-        before=before, after=lambda model, _: bases(model))
+        before=before, after=lambda model, _: bases(model), eps=eps)
 
 
 def monteclora(steps=4, **options):
@@ -250,9 +262,38 @@ def xlora(**options):
         before=prepare, merge=False)
 
 
+def logits_of_vectors(model, _):
+    """What VB-LoRA trains, of which its file holds the largest alone."""
+    return {f"init.{key}": weight.detach().clone() for key, weight in model.named_parameters() if "vblora_logits" in key}
+
+
+def lstm_of_draws(model, _):
+    """nn.LSTM draws its dropout in a way of each processor; here the same network takes its layers one by one and draws with torch.rand."""
+    lstm = model.prompt_encoder["default"].lstm_head
+    width = 2 * lstm.hidden_size
+
+    def forward(x):
+        for layer in range(lstm.num_layers):
+            weights = [getattr(lstm, f"{kind}_l{layer}{end}") for end in ("", "_reverse") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            start = torch.zeros(2, x.shape[0], lstm.hidden_size)
+            x = torch._VF.lstm(x, (start, start), weights, True, 1, 0.0, False, True, True)[0]
+            if lstm.training and lstm.dropout > 0 and layer + 1 < lstm.num_layers:
+                keep = 1 - lstm.dropout
+                x = x * (torch.rand(x.shape[1], width) < keep) / keep
+        return x, None
+
+    with torch.no_grad():
+        rows = model.prompt_encoder["default"].embedding.weight[None]
+        lstm.eval()
+        assert torch.allclose(lstm(rows)[0], forward(rows)[0], atol=1e-6)
+        lstm.train()
+    lstm.forward = forward
+
+
 # The cases
 
 LORA = dict(r=4, lora_alpha=8)
+EPS = 1e-4
 QV = dict(target_modules=["q_proj", "v_proj"])
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BASES = {"gpt2": ["c_attn", "mlp.c_proj"], "bert_cls": ["query", "output.dense"], "mt5": ["q", "wi_1"]}
@@ -339,6 +380,7 @@ CASES = {
     "beft__mt5": case("BeftConfig", "mt5"),
     "boft_bias": case("BOFTConfig", "qwen2", boft_block_size=8, bias="all", init_weights=False, **QV),
     "boft_factors": case("BOFTConfig", boft_block_size=0, boft_block_num=8, boft_n_butterfly_factor=3, init_weights=False, **QV),
+    "boft_dropout": case("BOFTConfig", case_options=dict(step_seed=100), boft_block_size=4, boft_dropout=0.5, init_weights=False, **QV),
     "hra_odd": case("HRAConfig", r=3, **QV),
     "hra_bias": case("HRAConfig", "qwen2", r=4, bias="all", init_weights=False, **QV),
     "ia3_random": case("IA3Config", init_ia3_weights=False, target_modules=["k_proj", "down_proj"], feedforward_modules=[]),
@@ -346,6 +388,9 @@ CASES = {
     "ln_tuning__mt5": case("LNTuningConfig", "mt5"),
     "ln_tuning_saved": case("LNTuningConfig", target_modules=["input_layernorm"], modules_to_save=["lm_head"]),
     "oft_blocks": case("OFTConfig", r=8, oft_block_size=0, use_cayley_neumann=False, init_weights=False, **QV),
+    "oft_dropout": case("OFTConfig", case_options=dict(step_seed=100), r=0, oft_block_size=4, module_dropout=0.5, init_weights=False, **QV),
+    "oft_embedding": case("OFTConfig", r=0, oft_block_size=4, init_weights=False, target_modules=["embed_tokens", "q_proj"]),
+    "oft_embedding_tied": case("OFTConfig", "llama31", r=0, oft_block_size=8, use_cayley_neumann=False, coft=True, eps=1e-1, block_share=True, init_weights=False, target_modules=["embed_tokens"]),
     "oft_share": case("OFTConfig", r=0, oft_block_size=8, block_share=True, num_cayley_neumann_terms=3, init_weights=False, **QV),
     "oft_bias": case("OFTConfig", "qwen2", r=0, oft_block_size=4, bias="oft_only", **QV),
     "road_2": case("RoadConfig", variant="road_2", group_size=8, init_weights=False, **QV),
@@ -358,6 +403,10 @@ CASES = {
     "deft_para": case("DeftConfig", r=4, para=True, init_weights=False, **QV),
     "delora_patterns": case("DeloraConfig", r=4, delora_lambda=8, rank_pattern={"v_proj": 2}, lambda_pattern={"q_proj": 3}, init_weights=False, **QV),
     "delora_bias": case("DeloraConfig", "qwen2", r=4, bias="delora_only", **QV),
+    # Adam's step is the sign of a gradient, however small, so rounding trains: with this eps it does not (see `rounding`)
+    "deft_alpha": case("DeftConfig", "qwen2", dict(eps=EPS), r=4, alpha=8, init_scale=0.5, bias="deft_only", **QV),
+    "lora_ga__gpt2": lora_ga("gpt2", eps=EPS),
+    "lora_bias_all__bert_cls": lora("bert_cls", case_options=dict(eps=EPS), bias="all"),
     "fourierft_pattern": case("FourierFTConfig", n_frequency=16, n_frequency_pattern={"v_proj": 8}, random_loc_seed=5, scaling=20.0, **QV),
     "fourierft_zero": case("FourierFTConfig", "qwen2", n_frequency=16, init_weights=True, bias="all", **QV),
     "frod_alpha": case("FrodConfig", regularization_alpha=0.1, sparse_rate=0.05, init_weights=False, **QV),
@@ -366,6 +415,8 @@ CASES = {
     "gralora_four": case("GraloraConfig", r=8, gralora_k=4, alpha=8, init_weights=False, **QV),
     "gralora_bias": case("GraloraConfig", "qwen2", r=4, gralora_k=2, hybrid_r=2, alpha=8, bias="gralora_only", init_weights=False, **QV),
     "hira_gaussian": case("HiraConfig", r=4, init_weights="gaussian", rank_pattern={"v_proj": 2}, **QV),
+    "hira_embedding": case("HiraConfig", r=4, init_weights=False, target_modules=["embed_tokens", "q_proj"]),
+    "hira_embedding__gpt2": case("HiraConfig", "gpt2", r=4, target_modules=["wte"]),
     "hira_random": case("HiraConfig", r=4, init_weights=False, **QV),
     "lily_strides": case("LilyConfig", r=4, stride_A=2, num_B=3, scaling=0.5, init_weights=False, **QV),
     "loha_patterns": case("LoHaConfig", r=4, alpha=8, rank_pattern={"v_proj": 2}, alpha_pattern={"q_proj": 3}, init_weights=False, **QV),
@@ -374,6 +425,7 @@ CASES = {
     "miss_rest": case("MissConfig", r=5, init_weights=False, **QV),
     "miss_bias": case("MissConfig", "qwen2", r=4, bias="miss_only", **QV),
     "osf_half": case("OSFConfig", effective_rank=0.5, rank_pattern={"v_proj": 4}, **QV),
+    "osf_random": case("OSFConfig", effective_rank=8, init_weights=False, **QV),
     "osf_config": case("OSFConfig", target_svd_config={f"model.layers.{i}.self_attn.{name}": 8 + i for i in range(2) for name in ("q_proj", "v_proj")}, **QV),
     "peanut_depth": case("PeanutConfig", r=4, depth=2, act_fn="gelu", scaling=0.5, init_weights=False, **QV),
     "peanut_silu": case("PeanutConfig", r=4, depth=1, act_fn="silu", init_weights=False, **QV),
@@ -383,6 +435,8 @@ CASES = {
     "psoft_neumann": case("PsoftConfig", r=4, use_cayley_neumann=True, num_cayley_neumann_terms=3, cayley_neumann_eps=0.9, psoft_mag_a=False, init_weights=False, **QV),
     "psoft_lowrank": case("PsoftConfig", r=4, psoft_svd="lowrank", psoft_svd_lowrank_niter=4, random_seed=3, **QV),
     "pvera_seeded": case("PveraConfig", r=8, target_modules=["q_proj", "o_proj"], save_projection=False, projection_prng_key=5, d_initial=0.3),
+    "pvera_generator": case("PveraConfig", r=8, generator_seed=5, init_weights=False, target_modules=["q_proj", "o_proj"]),
+    "pvera_sampled": case("PveraConfig", case_options=dict(generate=False), r=8, generator_seed=5, sample_at_inference=True, init_weights=False, target_modules=["q_proj", "o_proj"]),
     "pvera_bias": case("PveraConfig", "qwen2", r=8, bias="pvera_only", target_modules=["q_proj", "o_proj"], init_weights=False),
     "randlora_sparse": case("RandLoraConfig", r=4, randlora_alpha=8, sparse=True, **QV),
     "randlora_very_sparse": case("RandLoraConfig", r=4, randlora_alpha=8, very_sparse=True, projection_prng_key=3, **QV),
@@ -399,16 +453,23 @@ CASES = {
     "trainable_tokens_random": case("TrainableTokensConfig", token_indices=[15, 23], init_weights=False),
     "unilora_indices": case("UniLoraConfig", r=4, theta_d_length=64, save_indices=True, proj_seed=7, **QV),
     "unilora_bound": case("UniLoraConfig", r=4, theta_d_length=32, init_theta_d_bound=0.5, init_weights=False, **QV),
+    "vblora_topk": case("VBLoRAConfig", case_options=dict(after=logits_of_vectors), r=4, num_vectors=16, vector_length=8, topk=3, save_only_topk_weights=True, init_logits_std=0.5, **QV),
+    "vblora_topk_one": case("VBLoRAConfig", case_options=dict(after=logits_of_vectors), r=4, num_vectors=300, vector_length=8, topk=1, save_only_topk_weights=True, **QV),
     "vblora_bias": case("VBLoRAConfig", "qwen2", r=4, num_vectors=16, vector_length=4, topk=1, init_vector_bank_bound=0.2, init_logits_std=0.5, bias="vblora_only", **QV),
     "vera_options": case("VeraConfig", "qwen2", r=8, d_initial=0.3, projection_prng_key=5, bias="vera_only", **QV),
     "vera_random": case("VeraConfig", r=8, init_weights=False, **QV),
     "waveft_options": case("WaveFTConfig", n_frequency=16, n_frequency_pattern={"v_proj": 8}, scaling=5.0, random_loc_seed=3, init_weights=False, **QV),
+    "waveft_sym": case("WaveFTConfig", n_frequency=16, wavelet_family="sym4", init_weights=False, **QV),
+    "waveft_proportional": case("WaveFTConfig", n_frequency=16, proportional_parameters=True, n_frequency_pattern={"q_proj": 5}, wavelet_family="db2", init_weights=False, target_modules=["q_proj", "up_proj"]),
+    "waveft_proportional__gpt2": case("WaveFTConfig", "gpt2", n_frequency=16, proportional_parameters=True, wavelet_family="coif1", init_weights=False, target_modules=BASES["gpt2"]),
     "waveft_plain": case("WaveFTConfig", n_frequency=16, use_idwt=False, init_weights=False, **QV),
     # Prompts
     "cartridge_frozen": case("CartridgeConfig", num_virtual_tokens=5, num_frozen_tokens=2),
     "cartridge__gpt2": case("CartridgeConfig", "gpt2", num_virtual_tokens=4, num_frozen_tokens=0),
     "cpt_decay": case("CPTConfig", task_type="CAUSAL_LM", cpt_token_ids=[5, 6, 7, 8, 9, 10, 11, 12], cpt_mask=[1] * 8, cpt_tokens_type_mask=[1, 2, 3, 4, 5, 6, 7, 8], opt_weighted_loss_type="decay", opt_loss_decay_factor=0.9, opt_projection_epsilon=0.2, opt_projection_format_epsilon=0.05),
     "p_tuning_lstm_one": case("PromptEncoderConfig", num_virtual_tokens=4, encoder_hidden_size=16, encoder_reparameterization_type="LSTM", encoder_num_layers=1),
+    "p_tuning_dropout": case("PromptEncoderConfig", case_options=dict(step_seed=100, after=lstm_of_draws), num_virtual_tokens=4, encoder_hidden_size=16, encoder_reparameterization_type="LSTM", encoder_num_layers=3, encoder_dropout=0.3),
+    "p_tuning_mlp_dropout": case("PromptEncoderConfig", case_options=dict(step_seed=100), num_virtual_tokens=4, encoder_hidden_size=16, encoder_dropout=0.3),
     "p_tuning__mt5": case("PromptEncoderConfig", "mt5", num_virtual_tokens=4, encoder_hidden_size=16),
     "prefix_tuning_zero": case("PrefixTuningConfig", num_virtual_tokens=4, init_weights="zero"),
     "prefix_tuning_projection__mt5": case("PrefixTuningConfig", "mt5", num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=16),
@@ -430,7 +491,8 @@ CASES = {
 CONV1D = {"Deft", "FourierFT", "Frod", "Gralora", "Hira", "Pvera", "RandLora", "TinyLora", "UniLora", "VBLoRA", "Vera", "WaveFT"}
 
 # What could not be compared: a bias before a norm has no gradient, Adam makes rounding large, and padding of both texts would have to be drawn for.
-NOT_COMPARABLE = {"glora__bert_cls", "fourierft__bert_cls", "c3a__mt5", "lily__mt5", "pvera__mt5"}
+NOT_COMPARABLE = {"glora__bert_cls", "lily__mt5", "pvera__mt5"}
+ROUNDED = {"fourierft__bert_cls": dict(eps=EPS), "c3a__mt5": dict(eps=EPS)}
 for method, options in {
     "AdamssConfig": dict(r=8, num_subspaces=2, subspace_rank=1), "BOFTConfig": dict(boft_block_size=4, init_weights=False),
     "C3AConfig": dict(block_size=8), "DeftConfig": dict(r=4, init_weights=False), "DeloraConfig": dict(r=4, init_weights=False),
@@ -447,7 +509,7 @@ for method, options in {
     for base, targets in BASES.items():
         short = method.removesuffix("Config")
         if f"{short.lower()}__{base}" not in NOT_COMPARABLE and (base != "gpt2" or short in CONV1D):
-            CASES[f"{short.lower()}__{base}"] = case(method, base, target_modules=targets, **options)
+            CASES[f"{short.lower()}__{base}"] = case(method, base, ROUNDED.get(f"{short.lower()}__{base}"), target_modules=targets, **options)
 
 
 # Folders of a layout of their own
@@ -507,7 +569,152 @@ def arrow(goldens, out):
     json.dump(dict(base="llama", kind="causal", peft=peft.__version__), open(os.path.join(folder, "meta.json"), "w"))
 
 
-FOLDERS = {"weighted_more": combinations, "arrow_more": arrow}
+def wavelets(goldens, out):
+    """One spectrum as the update of one weight, under every wavelet that PEFT knows."""
+    from peft.tuners.waveft.wavelet import wavelist
+    folder = os.path.join(out, "wavelets")
+    os.makedirs(folder, exist_ok=True)
+    tensors = {}
+    for family in wavelist():
+        def adapted():
+            torch.manual_seed(3)
+            config = peft.WaveFTConfig(n_frequency=200, wavelet_family=family, init_weights=False, target_modules=["k_proj"])
+            return peft.get_peft_model(load_base(goldens, "llama", "causal"), config).base_model.model.model.layers[0].self_attn.k_proj
+
+        delta = attempt(family, "wavelets", adapted)
+        if delta is not None:
+            with torch.no_grad():
+                delta.waveft_spectrum["default"].mul_(100)
+                tensors["spectrum"] = delta.waveft_spectrum["default"]
+                tensors[f"delta.{family}"] = delta.get_delta_weight("default")
+    save_tensors(tensors, os.path.join(folder, "golden.safetensors"))
+
+
+# In the order that PEFT nests them: the last is outermost, and SHiRA goes on a bare layer alone
+MIXED = {
+    "shira": lambda: peft.ShiraConfig(r=2, random_seed=3, init_weights=False, **QV),
+    "lora": lambda: peft.LoraConfig(**LORA, **QV, init_lora_weights=False),
+    "loha": lambda: peft.LoHaConfig(r=4, alpha=8, init_weights=False, **QV),
+    "lokr": lambda: peft.LoKrConfig(r=2, alpha=4, init_weights=False, target_modules=["v_proj", "o_proj"]),
+    "oft": lambda: peft.OFTConfig(r=0, oft_block_size=4, init_weights=False, **QV),
+    "late": lambda: peft.LoraConfig(**LORA, **QV, init_lora_weights=False),
+}
+
+
+def mixed(goldens, out):
+    """Adapters of several methods on one model, active in several sets; each is one model's own adapter, saved as such."""
+    folder = os.path.join(out, "mixed")
+    batch = batch_of("causal")
+    tensors = dict(batch)
+    for number, (name, config) in enumerate(MIXED.items()):
+        torch.manual_seed(20 + number)
+        one = peft.get_peft_model(load_base(goldens, "llama", "causal"), config())
+        save_adapter(one, os.path.join(folder, name), "llama")
+    model = peft.PeftMixedModel.from_pretrained(load_base(goldens, "llama", "causal"), os.path.join(folder, "shira"), "shira")
+    for name in list(MIXED)[1:]:
+        model.load_adapter(os.path.join(folder, name), name)
+    model.eval()
+    for names in (["lora"], ["shira", "lora"], ["lora", "loha"], ["shira", "lora", "lokr"], ["lora", "oft"], ["oft", "late"], ["loha", "lokr", "oft"]):
+        def active():
+            model.set_adapter(names)
+            return model(**batch).logits
+
+        if (logits := attempt(str(names), "mixed", active)) is not None:
+            tensors["logits_" + "_".join(names)] = logits
+    save_tensors(tensors, os.path.join(folder, "golden.safetensors"))
+
+
+# Not C3A: its singular values come in pairs, of which a rank may cut off either
+CONVERTED = {
+    "loha": lambda: peft.LoHaConfig(r=4, alpha=8, init_weights=False, **QV),
+    "lokr": lambda: peft.LoKrConfig(r=2, alpha=4, init_weights=False, **QV),
+    "vera": lambda: peft.VeraConfig(r=8, init_weights=False, **QV),
+    "miss": lambda: peft.MissConfig(r=4, init_weights=False, **QV),
+    "miss_mini": lambda: peft.MissConfig(r=4, mini_r=4, init_weights="mini", modules_to_save=["lm_head"], **QV),
+    "waveft": lambda: peft.WaveFTConfig(n_frequency=64, init_weights=False, target_modules=r".*(q|v)_proj"),
+    "lora": lambda: peft.LoraConfig(**LORA, init_lora_weights=False, **QV),
+}
+
+
+def converted(goldens, out):
+    """Adapters as LoRA, of a fixed rank and of a share of what they do, and what the LoRA gives."""
+    from peft.tuners.lora.conversion import save_as_lora
+    folder = os.path.join(out, "converted")
+    batch = batch_of("causal")
+    tensors = dict(batch)
+    for number, (name, config) in enumerate(CONVERTED.items()):
+        torch.manual_seed(30 + number)
+        model = peft.get_peft_model(load_base(goldens, "llama", "causal"), config())
+        save_adapter(model, os.path.join(folder, name), "llama")
+        for rank in (3, 0.9):
+            def convert():
+                save_as_lora(os.path.join(folder, f"{name}_{rank}"), model, rank=rank)
+                return peft.PeftModel.from_pretrained(load_base(goldens, "llama", "causal"), os.path.join(folder, f"{name}_{rank}")).eval()(**batch).logits
+
+            if (logits := attempt(f"{name} {rank}", "converted", convert)) is not None:
+                tensors[f"logits_{name}_{rank}"] = logits
+                file = os.path.join(folder, f"{name}_{rank}", "adapter_config.json")
+                kept = json.load(open(file))
+                kept.update(base_model_name_or_path="llama", inference_mode=True)  # as save_pretrained has it
+                json.dump(kept, open(file, "w"), indent=2, sort_keys=True)
+    save_tensors(tensors, os.path.join(folder, "golden.safetensors"))
+
+
+def ia3_weighted(goldens, out):
+    """add_weighted_adapter of two IA3 adapters."""
+    folder = os.path.join(out, "ia3_weighted")
+    batch = batch_of("causal")
+    for number, name in enumerate("ab"):
+        torch.manual_seed(40 + number)
+        config = peft.IA3Config(init_ia3_weights=False, target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
+        save_adapter(peft.get_peft_model(load_base(goldens, "llama", "causal"), config), os.path.join(folder, name), "llama")
+    model = peft.PeftModel.from_pretrained(load_base(goldens, "llama", "causal"), os.path.join(folder, "a"), "a")
+    model.load_adapter(os.path.join(folder, "b"), "b")
+    model.eval()
+    with torch.no_grad():
+        model.add_weighted_adapter(["a", "b"], [0.7, -0.4], "both")
+        model.set_adapter("both")
+        save_tensors({**batch, "logits_both": model(**batch).logits}, os.path.join(folder, "golden.safetensors"))
+
+
+def rounding(goldens, out):
+    """
+    Whether differences after training are rounding that Adam made large: the cases that use EPS, trained in float32 and in float64 from the same
+    weights. Of every weight: how far float32 is off at eps 1e-8 and at EPS, and at which gradients (least over the steps, of the largest).
+    """
+    folder = os.path.join(out, "rounding")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "rounding.txt"), "w") as text:
+        for name, case in CASES.items():
+            if case.eps != EPS:
+                continue
+            batch, steps, tensors = batch_of(case.kind), case.steps, {}
+            for eps in (1e-8, EPS):
+                for bits, dtype in ((32, torch.float32), (64, torch.float64)):
+                    model, _ = begin(case, goldens)
+                    model = model.to(dtype).train()
+                    trained = [(key, weight) for key, weight in model.named_parameters() if weight.requires_grad]
+                    optimizer = torch.optim.AdamW([weight for _, weight in trained], lr=5e-3, betas=(0.9, 0.999), eps=eps, weight_decay=0.01)
+                    for step in range(steps):
+                        model(**batch).loss.backward()
+                        tensors.update({f"{eps}.{bits}.grad.{step}.{key}": torch.zeros_like(weight).double() if weight.grad is None else weight.grad.double() for key, weight in trained})
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    tensors.update({f"{eps}.{bits}.trained.{key}": weight.detach().double() for key, weight in trained})
+                for key, _ in trained:
+                    narrow, wide = (tensors[f"{eps}.{bits}.trained.{key}"] for bits in (32, 64))
+                    off = (narrow - wide).abs() / wide.abs().max()
+                    grads = torch.stack([tensors[f"{eps}.64.grad.{step}.{key}"].abs() for step in range(steps)])
+                    largest = max(tensors[f"{eps}.64.grad.{step}.{other}"].abs().max() for step in range(steps) for other, _ in trained)
+                    least = (grads / grads.amax(dim=tuple(range(1, grads.dim())), keepdim=True).clamp_min(1e-300)).amin(0)
+                    for limit in (1e-3, 1e-4):
+                        far = off > limit
+                        text.write(f"{name}\t{eps}\t{key}\tworst {off.max():.2e}\tabove {limit}: {int(far.sum())} of {off.numel()}\t"
+                                   + (f"their least gradient at most {least[far].max():.2e} of its weight's, {grads.amin(0)[far].max():.2e} itself; largest of all {largest:.2e}" if far.any() else "") + "\n")
+            save_tensors({key: value for key, value in tensors.items() if key.startswith("1e-08")}, os.path.join(folder, f"{name}.safetensors"))
+
+
+FOLDERS = {"weighted_more": combinations, "arrow_more": arrow, "wavelets": wavelets, "mixed": mixed, "converted": converted, "ia3_weighted": ia3_weighted, "rounding": rounding}
 
 
 def write(names, goldens, out):

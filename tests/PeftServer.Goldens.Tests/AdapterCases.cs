@@ -3,6 +3,7 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.AdaLora;
 using PeftServer.Engine.Adapters.C3a;
 using PeftServer.Engine.Adapters.Lora;
+using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
@@ -43,8 +44,11 @@ public sealed class AdapterCases
         adapter.TrainableCount.ShouldBe(golden.Meta.GetProperty("trainable").GetInt64());
         adapter.TotalCount.ShouldBe(golden.Meta.GetProperty("total").GetInt64());
         causal.CheckForward("logits_init", [adapter]);
-        SetInitial(golden, adapter);
-        causal.CheckForward("logits_init", [adapter]);
+        if (golden.Names.Any(name => name.StartsWith("init.", StringComparison.Ordinal)))
+        {
+            SetInitial(golden, adapter);
+            causal.CheckForward("logits_init", [adapter]);
+        }
 
         Prescribe(golden, adapter);
         Train(golden, adapter, golden.Meta.GetProperty("lr").GetDouble(), () => causal.TrainingLoss([adapter]) is var loss && adapter.Config is AdaLoraConfig ? loss.Plus(adapter.Regularization()!) : loss);
@@ -66,8 +70,9 @@ public sealed class AdapterCases
         }
 
         var faithful = Golden.Error(golden["logits_merged"], golden["logits_trained"]) < 1e-2;
-        (faithful || SharesWeights(adapter)).ShouldBeTrue("PEFT's merged model does what its adapter did");
-        causal.CheckForward(faithful ? "logits_merged" : "logits_trained", [], 1e-3);
+        var draws = adapter.Config is PveraConfig { SampleAtInference: true };
+        (faithful || draws || SharesWeights(adapter)).ShouldBeTrue("PEFT's merged model does what its adapter did");
+        causal.CheckForward(faithful || draws ? "logits_merged" : "logits_trained", [], 1e-3);
     }
 
     private static bool SharesWeights(Adapter adapter) => adapter.Config is LoraConfig { LayerReplication: not null }
@@ -117,7 +122,8 @@ public sealed class AdapterCases
     {
         adapter.SetTraining(true);
         adapter.BeginTraining((int)golden["losses"].numel());
-        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, weightDecay);
+        var eps = golden.Meta.TryGetProperty("eps", out var given) ? given.GetDouble() : 1e-8;
+        using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, eps, weightDecay);
         using var wide = golden["losses"].to(ScalarType.Float64);
         var losses = wide.data<double>().ToArray();
         for (var step = 0; step < losses.Length; step++)
@@ -211,8 +217,9 @@ public sealed class AdapterCases
             CheckConfig(Path.Combine(folder, AdapterFile.ConfigName), Path.Combine(trained, AdapterFile.ConfigName));
             using var ours = SafetensorsFile.Open(Path.Combine(folder, AdapterFile.WeightsName));
             using var theirs = SafetensorsFile.Open(Path.Combine(trained, AdapterFile.WeightsName));
-            ours.Header.Entries.Values.Select(Line).Order().ShouldBe(theirs.Header.Entries.Values.Select(Line).Order());
-            foreach (var key in theirs.Header.Entries.Keys.Where(key => !HasNoGradient(key)))
+            var saved = theirs.Header.Entries.Values.Where(entry => !SavedOnceMore(entry.Name)).ToList();
+            ours.Header.Entries.Values.Select(Line).Order().ShouldBe(saved.Select(Line).Order());
+            foreach (var key in saved.Select(entry => entry.Name).Where(key => !HasNoGradient(key)))
             {
                 Golden.ShouldAgree(key, WithoutKeys(key, ours.Tensor(key)), WithoutKeys(key, theirs.Tensor(key)), 1e-3);
             }
@@ -228,6 +235,10 @@ public sealed class AdapterCases
             Directory.Delete(folder, recursive: true);
         }
     }
+
+    /// <summary>With bias "all" PEFT saves a head's bias under the names of its two live copies too, and reads neither.</summary>
+    private static bool SavedOnceMore(string key) =>
+        key.EndsWith(".modules_to_save.bias", StringComparison.Ordinal) || key.EndsWith(".original_module.bias", StringComparison.Ordinal);
 
     private static string Line(SafetensorsEntry entry) => $"{entry.Name} {entry.Dtype} [{string.Join(", ", entry.Shape)}]";
 

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Poly;
 using PeftServer.Engine.Adapters.Pvera;
@@ -5,8 +6,8 @@ using PeftServer.Engine.Adapters.Pvera;
 namespace PeftServer.Goldens.Tests;
 
 /// <summary>
-/// Poly draws its mixes in training, PVeRA its noise, from PEFT's one generator: at each step it stands behind the draws of the adapter's weights
-/// and of the steps before.
+/// What is drawn in training. Poly draws its mixes, PVeRA its noise, from PEFT's one generator: at each step it stands behind the draws of the
+/// adapter's weights and of the steps before. Cases of dropouts begin each step with a seed of its own.
 /// </summary>
 internal sealed class PeftDraws(Golden golden)
 {
@@ -15,6 +16,11 @@ internal sealed class PeftDraws(Golden golden)
     /// <summary>The generator for the next step of training; null for what draws nothing.</summary>
     public Generator? Next(IReadOnlyList<Adapter> adapters)
     {
+        if (golden.Meta.TryGetProperty("step_seed", out var seed) && seed.ValueKind is JsonValueKind.Number)
+        {
+            return new Generator(seed.GetUInt64() + (ulong)_steps++);
+        }
+
         if (adapters is not [{ Config: PolyConfig or PveraConfig } adapter])
         {
             return null;

@@ -39,8 +39,12 @@ public abstract class Adapter : IDisposable
     /// <summary>What stands before the path of a module in this adapter's file.</summary>
     protected virtual string KeyPrefix => Prefix;
 
-    /// <summary>Everything that is saved, by its key in the file.</summary>
+    /// <summary>Everything that is kept, by its key in the file.</summary>
     public IEnumerable<(string Key, Weight Weight)> State => Shared.Concat(PartsState);
+
+    /// <summary>What a file holds: <see cref="State"/>, but for parts that write it in another form.</summary>
+    internal IEnumerable<(string Key, Weight Weight)> FileState =>
+        Shared.Concat(_parts.SelectMany(entry => entry.Part.FileState.Select(state => (KeyOf(entry.Site, state.Name), state.Weight))));
 
     /// <summary>What training works on: <see cref="State"/>, or what that is the result of.</summary>
     public IEnumerable<(string Key, Weight Weight)> TrainingState => SharedTraining.Concat(PartsState);
@@ -51,7 +55,8 @@ public abstract class Adapter : IDisposable
     internal virtual AdapterConfig SavedConfig => Config;
 
     /// <summary>What goes into a file, by its key there; tensors made for it belong to the caller's scope.</summary>
-    internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => State.Select(entry => (entry.Key, entry.Weight.Value));
+    internal virtual IEnumerable<(string Key, Tensor Value)> SavedState => Shared.Select(entry => (entry.Key, entry.Weight.Value))
+        .Concat(_parts.SelectMany(entry => entry.Part.SavedState.Select(state => (KeyOf(entry.Site, state.Name), state.Value))));
 
     /// <summary>What training changes besides the trained weights, by name: a run that resumes needs it.</summary>
     internal IEnumerable<(string Name, Tensor Tensor)> Progress =>
@@ -174,6 +179,11 @@ public abstract class Adapter : IDisposable
     /// <summary>Makes the weights that train require gradients, or stop requiring them.</summary>
     public virtual void SetTraining(bool training)
     {
+        foreach (var (_, part) in training ? _parts : [])
+        {
+            part.RequireTrainable();
+        }
+
         foreach (var weight in Trainable)
         {
             weight.Value.requires_grad = training;
@@ -269,7 +279,7 @@ public abstract class Adapter : IDisposable
     /// <summary>Puts <paramref name="part"/> at <paramref name="site"/> and names its weights.</summary>
     protected void Attach(Site site, SiteAdapter part)
     {
-        foreach (var (name, weight) in part.State)
+        foreach (var (name, weight) in part.State.Concat(part.FileState))
         {
             weight.Path = weight.Path.Length == 0 ? KeyOf(site, name) : weight.Path; // a shared one keeps its first
         }

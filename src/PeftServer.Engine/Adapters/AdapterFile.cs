@@ -38,7 +38,7 @@ public static class AdapterFile
     /// <summary>
     /// Bytes of the weights' file, whether the adapter has tensors or shapes alone.
     /// </summary>
-    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOf(adapter.State.Select(entry => (entry.Key, entry.Weight.Shape, entry.Weight.ElementSize)));
+    public static long SizeOf(Adapter adapter) => SafetensorsWriter.SizeOf(adapter.FileState.Select(entry => (entry.Key, entry.Weight.Shape, entry.Weight.ElementSize)));
 
     /// <summary>The text of <c>adapter_config.json</c>: every field that PEFT has, sorted by name, as PEFT writes it.</summary>
     public static string ConfigText(AdapterConfig config, string baseModelName)
@@ -139,7 +139,7 @@ public static class AdapterFile
     {
         using var file = SafetensorsFile.Open(Path.Combine(Own(folder), WeightsName), MaxHeaderBytes);
         Check(adapter, file.Header);
-        foreach (var (key, weight) in adapter.State)
+        foreach (var (key, weight) in adapter.FileState)
         {
             using var scope = NewDisposeScope();
             var stored = file.Tensor(key);
@@ -194,7 +194,7 @@ public static class AdapterFile
     /// <summary>Holds a file's header against what the adapter has: every tensor placed, every place filled, shapes equal.</summary>
     public static void Check(Adapter adapter, SafetensorsHeader header)
     {
-        var wanted = adapter.State.ToDictionary(entry => entry.Key, entry => entry.Weight);
+        var wanted = adapter.FileState.ToDictionary(entry => entry.Key, entry => entry.Weight);
         var missing = wanted.Keys.Where(key => !header.Entries.ContainsKey(key)).ToList();
         var unexpected = header.Entries.Keys.Where(key => !wanted.ContainsKey(key) && !IsLeftover(key, wanted)).ToList();
         if (missing.Count > 0 || unexpected.Count > 0)

@@ -9,6 +9,15 @@ public abstract class SiteAdapter
     /// <summary>The weights that are saved, by the name that follows the path of the site in the file: <c>lora_A.weight</c>.</summary>
     public abstract IEnumerable<(string Name, Weight Weight)> State { get; }
 
+    /// <summary>
+    /// What a file holds, named like <see cref="State"/>, which it mostly is. Where it is not, loading fills these, and <see cref="Prepare"/> makes
+    /// <see cref="State"/> of them.
+    /// </summary>
+    internal virtual IEnumerable<(string Name, Weight Weight)> FileState => State;
+
+    /// <summary>What goes into a file under the names of <see cref="FileState"/>; tensors made for it belong to the caller's scope.</summary>
+    internal virtual IEnumerable<(string Name, Tensor Value)> SavedState => State.Select(entry => (entry.Name, entry.Weight.Value));
+
     /// <summary>What the part keeps besides, computed and not saved.</summary>
     public virtual IEnumerable<Weight> Derived => [];
 
@@ -40,6 +49,11 @@ public abstract class SiteAdapter
 
     /// <summary>What the part adds to the loss of a step: a scalar with gradients, or null.</summary>
     public virtual Tensor? Regularization() => null;
+
+    /// <summary>Throws <see cref="AdapterException"/>, saying why, where a part that was loaded cannot train on.</summary>
+    internal virtual void RequireTrainable()
+    {
+    }
 
     /// <summary>Computes what is not saved, once the saved weights are there.</summary>
     public virtual void Prepare(Site site)

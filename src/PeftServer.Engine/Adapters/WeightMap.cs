@@ -8,6 +8,9 @@ internal abstract class WeightMap : SiteAdapter
     /// <summary>W′ [out, in] of the frozen weight in float32, with gradients.</summary>
     public abstract Tensor Map(Tensor weight);
 
+    /// <summary>The same in training, where a method may draw.</summary>
+    protected virtual Tensor Map(Tensor weight, Generator draws) => Map(weight);
+
     /// <summary>The bias beside W′.</summary>
     public virtual Tensor? MapBias(Tensor weight, Tensor? bias) => bias;
 
@@ -17,7 +20,8 @@ internal abstract class WeightMap : SiteAdapter
         var projection = (Projection)call.Site;
         var weight = projection.DenseWeight().to(ScalarType.Float32);
         var bias = call.Parts.Take(call.Depth).OfType<TrainableBias>().LastOrDefault()?.Value ?? projection.Bias?.Value; // what trains below this part
-        return F.linear(x, Map(weight).to(x.dtype), MapBias(weight, bias)?.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
+        var mapped = call.Batch.Dropout is { } draws ? Map(weight, draws) : Map(weight);
+        return F.linear(x, mapped.to(x.dtype), MapBias(weight, bias)?.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
     }
 
     public override Tensor Merge(Site site, Tensor weight) => Map(weight.to(ScalarType.Float32));

@@ -21,8 +21,8 @@ public sealed record BoftConfig : TargetedConfig, IExcludesModules, ISelectsLaye
     [Range(1, 64)]
     public int BoftNButterflyFactor { get; init; } = 1;
 
-    /// <summary>Chance that a block is left out in training. Only its default is supported.</summary>
-    [OnlySupported(0.0)]
+    /// <summary>Share of the blocks that turn nothing in a step of training: other ones at every module and step.</summary>
+    [Range(0.0, 0.99)]
     public double BoftDropout { get; init; }
 
     /// <summary>Modules left out although target_modules names them.</summary>

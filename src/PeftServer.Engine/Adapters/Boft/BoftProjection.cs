@@ -32,10 +32,33 @@ internal sealed class BoftProjection : WeightMap
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(boft_R), boft_R), (nameof(boft_s), boft_s)];
 
-    public override Tensor Map(Tensor weight)
+    public override Tensor Map(Tensor weight) => Turned(weight, Rotation());
+
+    protected override Tensor Map(Tensor weight, Generator draws)
+    {
+        var rotation = Rotation();
+        if (_config.BoftDropout == 0)
+        {
+            return Turned(weight, rotation);
+        }
+
+        // PEFT first draws which factor of the product loses blocks; there is one.
+        using var factor = randint(1, [1], generator: draws);
+        using var count = ((long)(_config.BoftDropout * _blocks)).ToScalar();
+        var left = randperm(_blocks, generator: draws).lt(count).to(rotation.dtype, rotation.device).view(-1, 1, 1); // [blocks, 1, 1]
+        var unit = eye(_side, dtype: rotation.dtype, device: rotation.device);
+        return Turned(weight, rotation.Minus(rotation.Minus(unit).mul(left)));
+    }
+
+    /// <summary>The blocks [blocks, side, side].</summary>
+    private Tensor Rotation()
     {
         var free = boft_R.Value.squeeze(0);
-        var rotation = CayleyTransform.Exact(free.Minus(free.transpose(1, 2)).mul(Half)); // [blocks, side, side]
+        return CayleyTransform.Exact(free.Minus(free.transpose(1, 2)).mul(Half));
+    }
+
+    private Tensor Turned(Tensor weight, Tensor rotation)
+    {
         var slices = weight.reshape(weight.size(0), _blocks, _side).transpose(0, 1); // [blocks, out, side]
         return slices.bmm(rotation.transpose(1, 2)).transpose(0, 1).reshape(weight.shape).mul(boft_s.Value);
     }

@@ -40,5 +40,5 @@ public sealed record HiraConfig : TargetedConfig, IExcludesModules, ISelectsLaye
         : [new("rank_pattern says nothing for HIRA: PEFT gives all modules the rank r. Remove it.", ["rank_pattern"])];
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
-        MethodParts.Each(sites, site => new HiraProjection(this, site));
+        new([.. sites.Select(site => site is Embedding table ? (SiteAdapter)new HiraEmbedding(this, table) : new HiraProjection(this, AsProjection(site)))]);
 }

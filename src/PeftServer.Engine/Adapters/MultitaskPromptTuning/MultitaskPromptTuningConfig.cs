@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using PeftServer.Engine.Adapters.Prompts;
 
 namespace PeftServer.Engine.Adapters.MultitaskPromptTuning;
@@ -11,6 +12,8 @@ namespace PeftServer.Engine.Adapters.MultitaskPromptTuning;
 /// </summary>
 public sealed record MultitaskPromptTuningConfig : PromptConfig, IKnowsTasks
 {
+    private const string SourceName = "source";
+
     /// <summary>How many tasks there are.</summary>
     [Range(1, 4096)]
     public int NumTasks { get; init; } = 1;
@@ -20,8 +23,8 @@ public sealed record MultitaskPromptTuningConfig : PromptConfig, IKnowsTasks
     public int NumRanks { get; init; } = 1;
 
     /// <summary>
-    /// How the shared rows start: RANDOM, TEXT or SAMPLE_VOCAB. PEFT's ways to start from another run's file are for its own files: a job starts
-    /// anew.
+    /// How the rows start: RANDOM, TEXT or SAMPLE_VOCAB; or from another multitask prompt, its shared rows alone (ONLY_SOURCE_SHARED), or with
+    /// the part of one of its tasks (EXACT_SOURCE_TASK) or the mean of them (AVERAGE_SOURCE_TASKS), which start a single task.
     /// </summary>
     public MultitaskPromptTuningInit PromptTuningInit { get; init; }
 
@@ -29,10 +32,15 @@ public sealed record MultitaskPromptTuningConfig : PromptConfig, IKnowsTasks
     [MaxLength(100_000)]
     public string? PromptTuningInitText { get; init; }
 
-    /// <summary>The file that PEFT started from; not for a job.</summary>
+    /// <summary>
+    /// The prompt to start from. In a job: the id of a fine-tuned model of the same base. Where no server stands between: a path of its
+    /// adapter_model.safetensors. In a file: where it came from.
+    /// </summary>
+    [MaxLength(4096)]
     public string? PromptTuningInitStateDictPath { get; init; }
 
-    /// <summary>The task of that file; not for a job.</summary>
+    /// <summary>The task of that prompt, with EXACT_SOURCE_TASK.</summary>
+    [Range(0, 4095)]
     public int PromptTuningInitTask { get; init; }
 
     /// <summary>Settings of PEFT's tokenizer. Kept for the file; the base model's own tokenizer reads the text here.</summary>
@@ -42,6 +50,22 @@ public sealed record MultitaskPromptTuningConfig : PromptConfig, IKnowsTasks
     public string? TokenizerNameOrPath { get; init; }
 
     int IKnowsTasks.TaskCount => NumTasks;
+
+    /// <summary>Where the prompt to start from is, in the folder <see cref="SourceName"/>; set by who knows it.</summary>
+    [JsonIgnore]
+    public string? SourceFolder { get; init; }
+
+    [JsonIgnore]
+    public override IReadOnlyList<Expert> Experts =>
+        HasSource && PromptTuningInitStateDictPath is { } path ? [new Expert(SourceName, "prompt_tuning_init_state_dict_path", path)] : [];
+
+    /// <summary>The file of the prompt to start from; null where the rows start otherwise, or did long ago.</summary>
+    internal string? SourceFile => !HasSource ? null : SourceFolder is null ? PromptTuningInitStateDictPath : Path.Combine(SourceFolder, SourceName, AdapterFile.WeightsName);
+
+    private bool HasSource => !InferenceMode
+        && PromptTuningInit is MultitaskPromptTuningInit.AverageSourceTasks or MultitaskPromptTuningInit.ExactSourceTask or MultitaskPromptTuningInit.OnlySourceShared;
+
+    internal override AdapterConfig WithExperts(string folder) => this with { SourceFolder = folder };
 
     public override IEnumerable<ValidationResult> Validate()
     {
@@ -55,14 +79,19 @@ public sealed record MultitaskPromptTuningConfig : PromptConfig, IKnowsTasks
             yield return new("prompt_tuning_init TEXT needs a prompt_tuning_init_text.", ["prompt_tuning_init_text"]);
         }
 
-        if (PromptTuningInit is MultitaskPromptTuningInit.AverageSourceTasks or MultitaskPromptTuningInit.ExactSourceTask or MultitaskPromptTuningInit.OnlySourceShared)
+        if (HasSource && string.IsNullOrEmpty(PromptTuningInitStateDictPath))
         {
-            yield return new("prompt_tuning_init starts from RANDOM, TEXT or SAMPLE_VOCAB here; a job reads no other run's file.", ["prompt_tuning_init"]);
+            yield return new("prompt_tuning_init starts from another prompt. Name it: prompt_tuning_init_state_dict_path.", ["prompt_tuning_init_state_dict_path"]);
         }
 
-        if (PromptTuningInitStateDictPath is not null || PromptTuningInitTask != 0)
+        if (!HasSource && PromptTuningInitStateDictPath is not null)
         {
-            yield return new("prompt_tuning_init_state_dict_path and prompt_tuning_init_task name another run's file, which a job does not read. Remove them.", ["prompt_tuning_init_state_dict_path"]);
+            yield return new("prompt_tuning_init_state_dict_path names a prompt that prompt_tuning_init does not start from. Remove it, or choose AVERAGE_SOURCE_TASKS, EXACT_SOURCE_TASK or ONLY_SOURCE_SHARED.", ["prompt_tuning_init_state_dict_path"]);
+        }
+
+        if (PromptTuningInit is MultitaskPromptTuningInit.AverageSourceTasks or MultitaskPromptTuningInit.ExactSourceTask && NumTasks != 1)
+        {
+            yield return new($"prompt_tuning_init starts one task, not {NumTasks}. Set num_tasks to 1, or start from ONLY_SOURCE_SHARED.", ["num_tasks"]);
         }
     }
 

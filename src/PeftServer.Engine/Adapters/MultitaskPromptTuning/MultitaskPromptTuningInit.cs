@@ -17,15 +17,15 @@ public enum MultitaskPromptTuningInit
     [JsonStringEnumMemberName("SAMPLE_VOCAB")]
     SampleVocab,
 
-    /// <summary>In PEFT's files: another run's shared rows, and the mean of its tasks.</summary>
+    /// <summary>Another prompt's shared rows, and the mean of its tasks.</summary>
     [JsonStringEnumMemberName("AVERAGE_SOURCE_TASKS")]
     AverageSourceTasks,
 
-    /// <summary>In PEFT's files: another run's shared rows, and one of its tasks.</summary>
+    /// <summary>Another prompt's shared rows, and one of its tasks.</summary>
     [JsonStringEnumMemberName("EXACT_SOURCE_TASK")]
     ExactSourceTask,
 
-    /// <summary>In PEFT's files: another run's shared rows.</summary>
+    /// <summary>Another prompt's shared rows.</summary>
     [JsonStringEnumMemberName("ONLY_SOURCE_SHARED")]
     OnlySourceShared,
 }

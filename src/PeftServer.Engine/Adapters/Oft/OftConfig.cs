@@ -17,8 +17,8 @@ public sealed record OftConfig : TargetedConfig, IExcludesModules, ISelectsLayer
     [Range(0, 65536)]
     public int OftBlockSize { get; init; } = 32;
 
-    /// <summary>Chance that a block is left out in training. Only its default is supported.</summary>
-    [OnlySupported(0.0)]
+    /// <summary>PEFT's share of blocks to leave out in training. PEFT reads it and leaves out none, and so does this server.</summary>
+    [Range(0.0, 0.99)]
     public double ModuleDropout { get; init; }
 
     /// <summary>The base weight is stored (in, out). The layer knows by itself here.</summary>
@@ -58,5 +58,5 @@ public sealed record OftConfig : TargetedConfig, IExcludesModules, ISelectsLayer
     public int NumCayleyNeumannTerms { get; init; } = 5;
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
-        MethodParts.Each(sites, site => new OftProjection(this, site));
+        new([.. sites.Select(site => site is Embedding table ? (SiteAdapter)new OftEmbedding(this, table) : new OftProjection(this, AsProjection(site)))]);
 }

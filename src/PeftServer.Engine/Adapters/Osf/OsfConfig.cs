@@ -18,8 +18,8 @@ public sealed record OsfConfig : TargetedConfig
     /// <summary>The same for modules that a regular expression finds.</summary>
     public IReadOnlyDictionary<string, double>? RankPattern { get; init; }
 
-    /// <summary>A field of PEFT's that says nothing.</summary>
-    public bool? InitWeights { get; init; }
+    /// <summary>The directions that train start as the weight has them; false: at random, for tests.</summary>
+    public bool? InitWeights { get; init; } = true;
 
     /// <summary>A field of PEFT's that says nothing.</summary>
     public JsonNode? TargetSvdConfig { get; init; }

@@ -7,6 +7,7 @@ namespace PeftServer.Engine.Adapters.Osf;
 /// <summary>W′ = U₁S₁V₁ᵀ + U₂S₂V₂ᵀ: the first part is the frozen weight's, the second trains, its gradients kept orthogonal to the first.</summary>
 internal sealed class OsfProjection : WeightMap
 {
+    private readonly bool _startsAtRandom;
     private readonly Weight U_low; // (out, k)
     private readonly Weight S_low; // (k)
     private readonly Weight V_low; // (k, in)
@@ -16,6 +17,7 @@ internal sealed class OsfProjection : WeightMap
 
     public OsfProjection(OsfConfig config, Projection site)
     {
+        _startsAtRandom = config.InitWeights is false;
         var high = config.RankAt(site);
         var low = Math.Min(site.InFeatures, site.OutFeatures) - high;
         U_low = new Weight(site.OutFeatures, low) { Trainable = true };
@@ -39,6 +41,16 @@ internal sealed class OsfProjection : WeightMap
 
     public override void Initialize(Site site, Generator generator)
     {
+        if (_startsAtRandom)
+        {
+            foreach (var (_, weight) in State)
+            {
+                weight.Normal(1, generator, site.Weight.Value.device);
+            }
+
+            return;
+        }
+
         var (u, s, vt) = LowRank.Svd(((Projection)site).DenseWeight());
         var (high, low) = (_values.Shape[0], S_low.Shape[0]);
         U_low.Set(u.narrow(1, high, low).clone());

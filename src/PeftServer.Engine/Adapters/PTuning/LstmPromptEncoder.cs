@@ -5,16 +5,18 @@ using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.PTuning;
 
-/// <summary>A bidirectional LSTM over a table's rows, then W₂ relu(W₁ h + b₁) + b₂.</summary>
+/// <summary>A bidirectional LSTM over a table's rows, with dropout between its layers, then W₂ relu(W₁ h + b₁) + b₂.</summary>
 internal sealed class LstmPromptEncoder : PromptEncoder
 {
     private readonly Weight _table;
     private readonly LstmDirection[][] _layers;
     private readonly DenseLayer _inner;
     private readonly DenseLayer _outer;
+    private readonly double _dropout;
 
-    public LstmPromptEncoder(int rows, int width, int hidden, int layers)
+    public LstmPromptEncoder(int rows, int width, int hidden, int layers, double dropout)
     {
+        _dropout = dropout;
         _table = new Weight(rows, width) { Trainable = true };
         _layers = [.. Enumerable.Range(0, layers).Select(layer => new LstmDirection[]
         {
@@ -27,13 +29,16 @@ internal sealed class LstmPromptEncoder : PromptEncoder
     public override IEnumerable<(string Name, Weight Weight)> Weights =>
         [("embedding.weight", _table), .. _layers.SelectMany(layer => layer).SelectMany(direction => direction.Weights), .. _inner.Weights, .. _outer.Weights];
 
-    public override Tensor Encode()
+    public override Tensor Encode() => Encode(null);
+
+    public override Tensor Encode(Generator? draws)
     {
         using var scope = NewDisposeScope();
         var x = _table.Value.alias(); // [rows, width]
-        foreach (var layer in _layers)
+        for (var i = 0; i < _layers.Length; i++)
         {
-            x = cat([.. layer.Select(direction => direction.Forward(x))], -1); // [rows, 2·hidden]
+            x = i == 0 ? x : Dropout.Apply(x, _dropout, draws);
+            x = cat([.. _layers[i].Select(direction => direction.Forward(x))], -1); // [rows, 2·hidden]
         }
 
         return _outer.Forward(_inner.Forward(x).relu()).MoveToOuterDisposeScope(); // [rows, width]

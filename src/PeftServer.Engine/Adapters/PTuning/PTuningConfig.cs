@@ -21,8 +21,8 @@ public sealed record PTuningConfig : PromptConfig
     [Range(1, 64)]
     public int EncoderNumLayers { get; init; } = 2;
 
-    /// <summary>Chance that a value between layers of the LSTM is dropped in training.</summary>
-    [OnlySupported(0.0)]
+    /// <summary>Chance that a value between layers of the LSTM is dropped in training; an MLP drops none.</summary>
+    [Range(0.0, 0.99)]
     public double EncoderDropout { get; init; }
 
     internal override PromptConfig WithWidths(int tokenDim) => this with { EncoderHiddenSize = EncoderHiddenSize ?? tokenDim };
@@ -31,7 +31,7 @@ public sealed record PTuningConfig : PromptConfig
     {
         var rows = NumVirtualTokens * NumTransformerSubmodules!.Value;
         return EncoderReparameterizationType is PromptEncoderReparameterizationType.Lstm
-            ? new LstmPromptEncoder(rows, TokenDim!.Value, EncoderHiddenSize!.Value, EncoderNumLayers)
+            ? new LstmPromptEncoder(rows, TokenDim!.Value, EncoderHiddenSize!.Value, EncoderNumLayers, EncoderDropout)
             : new MlpPromptEncoder(rows, TokenDim!.Value, EncoderHiddenSize!.Value);
     }
 }

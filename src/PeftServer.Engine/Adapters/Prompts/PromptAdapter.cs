@@ -66,7 +66,7 @@ internal sealed class PromptAdapter : Adapter
 
         using var scope = NewDisposeScope();
         var (tokens, layers, heads) = (_config.NumVirtualTokens, _config.NumLayers!.Value, _config.NumAttentionHeads!.Value);
-        var cache = Rows().to(Model.Dtype).view(tokens, layers * 2, heads, -1); // [P, 2L, G, D]: keys and values of each layer in turn
+        var cache = Rows(draws: null).to(Model.Dtype).view(tokens, layers * 2, heads, -1); // [P, 2L, G, D]: keys and values of each layer in turn
 
         // With an encoder PEFT doubles the list of pairs and deals it out to the decoder's own and cross attention, and drops the latter's.
         var apart = _config.NumTransformerSubmodules!.Value;
@@ -76,10 +76,10 @@ internal sealed class PromptAdapter : Adapter
     }
 
     /// <summary>The rows before a sequence of a task, [rows, width]. With gradients where they are on.</summary>
-    public Tensor RowsFor(int task)
+    public Tensor RowsFor(int task, Generator? draws)
     {
         using var scope = NewDisposeScope();
-        return _encoder.ForTask(Rows(), task).to(Model.Dtype).MoveToOuterDisposeScope();
+        return _encoder.ForTask(Rows(draws), task).to(Model.Dtype).MoveToOuterDisposeScope();
     }
 
     public override void SetTraining(bool training)
@@ -122,5 +122,5 @@ internal sealed class PromptAdapter : Adapter
         Settle();
     }
 
-    private Tensor Rows() => _isTraining ? _encoder.Encode() : _rows.Value.alias();
+    private Tensor Rows(Generator? draws) => _isTraining ? _encoder.Encode(draws) : _rows.Value.alias();
 }

@@ -18,6 +18,9 @@ internal abstract class PromptEncoder
     /// <summary>The rows that are saved, [rows, width], in float32, with gradients where they are on.</summary>
     public abstract Tensor Encode();
 
+    /// <summary>The same in training, where an encoder may drop values; not so where <paramref name="draws"/> is null.</summary>
+    public virtual Tensor Encode(Generator? draws) => Encode();
+
     /// <summary>The rows for a sequence of a task, given those that are saved. Throws <see cref="AdapterException"/> where there is no such task.</summary>
     public virtual Tensor ForTask(Tensor rows, int task) => rows;
 

@@ -20,7 +20,7 @@ internal sealed class PromptRowsPart(PromptAdapter adapter) : SiteAdapter
             {
                 pieces.Add(frozen.narrow(0, at - run.Start, batch.Starts[i] - at));
                 var task = batch.TaskOf(i);
-                var rows = batch.Once((adapter, task), () => adapter.RowsFor(task)).narrow(0, 0, batch.PromptRows[i]); // [P, width]
+                var rows = batch.Once((adapter, task), () => adapter.RowsFor(task, batch.Dropout)).narrow(0, 0, batch.PromptRows[i]); // [P, width]
                 pieces.Add((scale == 1 ? rows : rows.Times(1 / scale)).to(frozen.dtype)); // the model will scale them
                 at = batch.Starts[i] + batch.PromptRows[i];
             }

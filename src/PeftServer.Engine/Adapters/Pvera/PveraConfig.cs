@@ -43,11 +43,10 @@ public sealed record PveraConfig : TargetedConfig, ISelectsLayers, ITrainsBias
     /// <summary>Name of the list of layers, where it is not the usual one.</summary>
     public OneOrMany<string>? LayersPattern { get; init; }
 
-    /// <summary>Draw in inference too. Only its default is supported.</summary>
-    [OnlySupported(false)]
+    /// <summary>Draw in inference too, so that answers differ from one time to the next. Merged, the adapter is its mean.</summary>
     public bool SampleAtInference { get; init; }
 
-    /// <summary>Seed of the draws in training; the step has its own here.</summary>
+    /// <summary>Seed of the draws: every module draws from a generator of its own that starts here. Absent: the run's seed.</summary>
     public long? GeneratorSeed { get; init; }
 
     internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>

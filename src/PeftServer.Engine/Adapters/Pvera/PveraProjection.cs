@@ -4,15 +4,22 @@ using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.Pvera;
 
-/// <summary>y += b ∘ B z at a projection, z drawn around the mean half of d ∘ Ax in training and that mean otherwise.</summary>
+/// <summary>y += b ∘ B z at a projection, z drawn around the mean half of d ∘ Ax in training and mostly that mean otherwise.</summary>
 internal sealed class PveraProjection(PveraConfig config, PveraProjections shared, Projection projection) : AdditiveSiteAdapter
 {
     private static readonly Scalar Half = 0.5.ToScalar();
 
+    private readonly Weight _drawn = new(5056) { Path = $"{projection.Path}.generator" }; // the state of torch's generator on a CPU
+
     private readonly Weight pvera_lambda_b = new(projection.OutFeatures) { Trainable = true };
     private readonly Weight pvera_lambda_d = new(2 * config.R) { Trainable = true };
+    private Generator? _own;
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(pvera_lambda_b), pvera_lambda_b), (nameof(pvera_lambda_d), pvera_lambda_d)];
+
+    public override IEnumerable<Weight> Derived => [_drawn];
+
+    internal override IEnumerable<(string Name, Weight Weight)> Progress => config.GeneratorSeed is null ? [] : [("generator", _drawn)];
 
     public static MethodParts Create(PveraConfig config, IReadOnlyList<Site> sites)
     {
@@ -27,13 +34,35 @@ internal sealed class PveraProjection(PveraConfig config, PveraProjections share
         x = Dropout.Apply(x, config.PveraDropout, call.Batch.Dropout);
         var both = F.linear(x, shared.A(projection.InFeatures).to(x.dtype)).mul(pvera_lambda_d.Value.to(x.dtype)); // [n, 2r]
         var z = both.narrow(1, 0, config.R);
-        if (call.Batch.Dropout is { } generator)
+        if (call.Batch.Dropout is not null || config.SampleAtInference)
         {
-            var deviation = both.narrow(1, config.R, config.R).mul(Half).exp();
-            z = z.Plus(randn(z.shape, generator: generator).to(z.dtype, z.device).mul(deviation));
+            z = z.Plus(Noise(z, call.Batch.Dropout).mul(both.narrow(1, config.R, config.R).mul(Half).exp()));
         }
 
         return F.linear(z, shared.B(projection.OutFeatures).to(x.dtype)).mul(pvera_lambda_b.Value.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
+    }
+
+    public override void Prepare(Site site)
+    {
+        if (config.GeneratorSeed is { } seed)
+        {
+            _own?.Dispose();
+            _own = new Generator((ulong)seed);
+            _drawn.Set(_own.get_state());
+        }
+    }
+
+    internal override void Resume() => _own?.set_state(_drawn.Value);
+
+    private Tensor Noise(Tensor z, Generator? draws)
+    {
+        var noise = randn(z.shape, generator: _own ?? draws ?? shared.Unseeded).to(z.dtype, z.device); // [n, r]
+        if (_own is not null)
+        {
+            _drawn.Set(_own.get_state());
+        }
+
+        return noise;
     }
 
     public override void Initialize(Site site, Generator generator)

@@ -25,8 +25,7 @@ public sealed record VbloraConfig : TargetedConfig, IExcludesModules, ISelectsLa
     [Range(1, 65536)]
     public int Topk { get; init; } = 2;
 
-    /// <summary>Save the mixes without the logits, which ends training. Only its default is supported.</summary>
-    [OnlySupported(false)]
+    /// <summary>Save which vectors are in a mix, and how much of each, instead of the logits: a smaller file, which cannot train on.</summary>
     public bool SaveOnlyTopkWeights { get; init; }
 
     /// <summary>Chance that an input of the update is dropped in training.</summary>

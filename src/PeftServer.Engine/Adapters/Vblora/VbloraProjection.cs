@@ -10,6 +10,7 @@ internal sealed class VbloraProjection : LinearDelta
     private readonly VectorBank _bank;
     private readonly Weight vblora_logits_A; // (r, in/b, count)
     private readonly Weight vblora_logits_B; // (out/b, r, count)
+    private readonly MixFile[] _mixes;
 
     private VbloraProjection(VbloraConfig config, VectorBank bank, Projection site)
     {
@@ -22,9 +23,14 @@ internal sealed class VbloraProjection : LinearDelta
         (_config, _bank) = (config, bank);
         vblora_logits_A = new Weight(config.R, site.InFeatures / length, config.NumVectors) { Trainable = true };
         vblora_logits_B = new Weight(site.OutFeatures / length, config.R, config.NumVectors) { Trainable = true };
+        _mixes = config.SaveOnlyTopkWeights ? [.. State.Select(state => new MixFile(state.Name, state.Weight, config.Topk))] : [];
     }
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(vblora_logits_A), vblora_logits_A), (nameof(vblora_logits_B), vblora_logits_B)];
+
+    internal override IEnumerable<(string Name, Weight Weight)> FileState => _config.SaveOnlyTopkWeights ? _mixes.SelectMany(mix => mix.State) : State;
+
+    internal override IEnumerable<(string Name, Tensor Value)> SavedState => _config.SaveOnlyTopkWeights ? _mixes.SelectMany(mix => mix.Saved()) : base.SavedState;
 
     protected override double DropoutShare => _config.VbloraDropout;
 
@@ -44,6 +50,17 @@ internal sealed class VbloraProjection : LinearDelta
         var a = _bank.Mix(vblora_logits_A.Value).reshape(_config.R, site.InFeatures).to(x.dtype); // [r, in]
         var b = _bank.Mix(vblora_logits_B.Value).transpose(1, 2).reshape(site.OutFeatures, _config.R).to(x.dtype); // [out, r]
         return F.linear(F.linear(x, a), b);
+    }
+
+    public override void Prepare(Site site) => Array.ForEach(_mixes, mix => mix.Take());
+
+    internal override void RequireTrainable()
+    {
+        using var scope = NewDisposeScope();
+        if (_mixes.Any(mix => mix.Logits.Value.isinf().any().item<bool>()))
+        {
+            throw new AdapterException("save_only_topk_weights", "This adapter's file holds the best vectors of every mix and not the logits it was trained by, so it cannot train on. Start a new one.");
+        }
     }
 
     public override void Initialize(Site site, Generator generator)

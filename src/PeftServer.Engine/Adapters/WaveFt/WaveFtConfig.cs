@@ -17,8 +17,7 @@ public sealed record WaveFtConfig : TargetedConfig, IExcludesModules, ISelectsLa
     [Range(1e-6, 1e9)]
     public double Scaling { get; init; } = 25;
 
-    /// <summary>The wavelet: db1, which is Haar's.</summary>
-    [AllowedValues("db1")]
+    /// <summary>The wavelet: db1 (Haar's) to db10, sym2 to sym10, coif1 to coif4.</summary>
     public string WaveletFamily { get; init; } = "db1";
 
     /// <summary>Transform back; false: S itself is the update.</summary>
@@ -46,13 +45,24 @@ public sealed record WaveFtConfig : TargetedConfig, IExcludesModules, ISelectsLa
     /// <summary>Counts of single modules: a name or regular expression to a count.</summary>
     public IReadOnlyDictionary<string, int> NFrequencyPattern { get; init; } = new Dictionary<string, int>();
 
-    /// <summary>Share n_frequency among modules by their size. Only its default is supported.</summary>
-    [OnlySupported(false)]
+    /// <summary>Share n_frequency times the modules among them by the size of their weights; n_frequency_pattern then says nothing.</summary>
     public bool ProportionalParameters { get; init; }
 
     /// <summary>Start at zero; false: at random.</summary>
     public bool InitWeights { get; init; } = true;
 
-    internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model) =>
-        MethodParts.Each(sites, site => new WaveFtProjection(this, site));
+    public override IEnumerable<ValidationResult> Validate() => Wavelets.Names.Contains(WaveletFamily)
+        ? []
+        : [new($"wavelet_family is one of {string.Join(", ", Wavelets.Names)}.", ["wavelet_family"])];
+
+    internal override MethodParts CreateParts(IReadOnlyList<Site> sites, PretrainedModel model)
+    {
+        var all = sites.Sum(site => Size(AsProjection(site)));
+        var budget = (double)NFrequency * sites.Count;
+        return MethodParts.Each(sites, site => new WaveFtProjection(this, site, ProportionalParameters
+            ? Math.Max(1, (int)Math.Round(Size(site) / all * budget, MidpointRounding.ToEven))
+            : Adapters.TargetModules.ByPattern(NFrequencyPattern, site.Path, NFrequency)));
+
+        static double Size(Projection site) => (double)site.InFeatures * site.OutFeatures;
+    }
 }
