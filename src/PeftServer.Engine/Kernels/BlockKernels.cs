@@ -35,10 +35,10 @@ internal abstract class BlockKernels
     /// </summary>
     public abstract void HeadNormBackward(Tensor dqkv, Tensor qk, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads);
 
-    /// <summary>Turns the query and key heads of rows [q | k | v] in place. cos, sin: float32 [n, D/2].</summary>
+    /// <summary>Turns the query and key heads of rows of q, k and v in place. cos, sin: float32 [n, half of the dimensions that turn].</summary>
     public abstract void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads);
 
-    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows [q | k | v], which may be part of wider ones.</summary>
+    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows of q, k and v, which may be part of wider ones.</summary>
     public abstract void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads);
 
     /// <summary>hidden = a(gate) · up for rows [gate | up]: [n, F]; either may be part of wider rows.</summary>
@@ -49,6 +49,12 @@ internal abstract class BlockKernels
     /// [gate | up] may be part of wider rows.
     /// </summary>
     public abstract void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden);
+
+    /// <summary>hidden = a(x) for rows [n, F]; either may be part of wider rows.</summary>
+    public abstract void Activate(GateForm form, Tensor x, Tensor hidden);
+
+    /// <summary>Overwrites x with its gradient and writes a(x) to <paramref name="hidden"/> [n, F] on the way; grad and x may be part of wider rows.</summary>
+    public abstract void ActivateBackward(GateForm form, Tensor grad, Tensor x, Tensor hidden);
 
     /// <summary>
     /// Adds −log p of every target to <paramref name="loss"/> and the hits to <paramref name="correct"/> (float32 scalars), and
@@ -100,14 +106,20 @@ internal abstract class BlockKernels
     public abstract ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks);
 }
 
-/// <summary>The gate of a feed-forward part, a(x) = x · s(x).</summary>
+/// <summary>The activation of a feed-forward part, a(x) = x · s(x), with a gate or alone.</summary>
 internal enum GateForm
 {
     /// <summary>s is the sigmoid: Llama.</summary>
     Silu,
 
-    /// <summary>s(x) = ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's approximation: Gemma.</summary>
+    /// <summary>s(x) = ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's approximation: Gemma, GPT-2.</summary>
     Gelu,
+
+    /// <summary>s(x) = ½ (1 + erf(x / √2)), GELU itself: GPT-NeoX.</summary>
+    ExactGelu,
+
+    /// <summary>s(x) is 1 above 0, else 0: OPT.</summary>
+    Relu,
 }
 
 /// <summary>What is done to scores before the softmax: factor · s, and of that c · tanh(that / c) where there is a cap c.</summary>
@@ -121,18 +133,6 @@ internal readonly record struct ScoreForm(double Factor, double? Cap)
 /// to itself, the last Window of them where there is one.
 /// </summary>
 internal readonly record struct CappedRows(int Queries, int First, int? Window, double Scale, double Cap);
-
-/// <summary>
-/// How heads lie in rows [q | k | v]; <paramref name="SideBySide"/>: the dimensions that turn together are neighbours, else half a head apart.
-/// </summary>
-internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, int HeadDim, bool SideBySide = false)
-{
-    public int QueryWidth => QueryHeads * HeadDim;
-
-    public int KeyValueWidth => KeyValueHeads * HeadDim;
-
-    public int Width => QueryWidth + (2 * KeyValueWidth);
-}
 
 /// <summary>Factor of the scores, how many tokens back a token sees, itself included (null: all), and the soft cap of the scores (null: none).</summary>
 internal readonly record struct AttentionScope(double Scale, int? Window = null, double? SoftCap = null)

@@ -77,29 +77,49 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         var (a, b, c) = (At(qkv), At(cos), At(sin));
-        var (count, half8, ld8) = (heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim / 16, (int)qkv.stride(0) / 8);
-        Launch(heads.SideBySide ? "rope_side_by_side" : "rope", ((int)qkv.size(0), 1), 256, &a, &b, &c, &count, &half8, &ld8);
+        var (name, unit) = Rope(heads);
+        var (counts, half, ld, d, order) = (Counts(heads), heads.Turning / 2 / unit, (int)qkv.stride(0) / unit, heads.HeadDim / unit, heads.HeadByHead ? 1 : 0);
+        Launch(name, ((int)qkv.size(0), 1), 256, &a, &b, &c, &counts, &half, &ld, &d, &order);
     }
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
         var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
-        var (counts, half8, ld8) = (Counts(heads), heads.HeadDim / 16, (int)dqkv.stride(0) / 8);
-        Launch(heads.SideBySide ? "rope_side_by_side_backward" : "rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half8, &ld8);
+        var (name, unit) = Rope(heads);
+        var (counts, half, ld, width, order) = (Counts(heads), heads.Turning / 2 / unit, (int)dqkv.stride(0) / unit, heads.HeadDim / unit, heads.HeadByHead ? 1 : 0);
+        Launch($"{name}_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half, &ld, &width, &order);
     }
+
+    /// <summary>The kernel that turns heads, and how many values make a unit of its lengths: those that turn whole groups of eight are the fast ones.</summary>
+    private static (string Name, int Unit) Rope(HeadLayout heads) =>
+        ((heads.SideBySide ? "rope_side_by_side" : "rope") + (heads.Turning % 16 == 0 ? "" : "_narrow"), heads.Turning % 16 == 0 ? 8 : 1);
 
     public override void Gate(GateForm form, Tensor gateUp, Tensor hidden)
     {
         var (a, b) = (At(gateUp), At(hidden));
         var (f8, inLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)hidden.stride(0) / 8);
-        Launch(form is GateForm.Silu ? "swiglu" : "geglu", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
+        Launch($"{Name(form)}_gate", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
     }
 
     public override void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var (a, b, c) = (At(grad), At(gateUp), At(hidden));
         var (f8, ioLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)grad.stride(0) / 8);
-        Launch(form is GateForm.Silu ? "swiglu_backward" : "geglu_backward", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
+        Launch($"{Name(form)}_gate_backward", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
+    }
+
+    public override void Activate(GateForm form, Tensor x, Tensor hidden)
+    {
+        var (a, b) = (At(x), At(hidden));
+        var (f8, inLd8, ld8) = ((int)x.size(1) / 8, (int)x.stride(0) / 8, (int)hidden.stride(0) / 8);
+        Launch(Name(form), ((f8 + 255) / 256 * (int)x.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
+    }
+
+    public override void ActivateBackward(GateForm form, Tensor grad, Tensor x, Tensor hidden)
+    {
+        var (a, b, c) = (At(grad), At(x), At(hidden));
+        var (f8, ioLd8, ld8) = ((int)x.size(1) / 8, (int)x.stride(0) / 8, (int)grad.stride(0) / 8);
+        Launch($"{Name(form)}_backward", ((f8 + 255) / 256 * (int)x.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form)
@@ -220,6 +240,14 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         NormForm.OffsetRms => "offset_rms_norm",
         NormForm.Layer => "layer_norm",
         _ => "no_norm",
+    };
+
+    private static string Name(GateForm form) => form switch
+    {
+        GateForm.Silu => "silu",
+        GateForm.Gelu => "gelu",
+        GateForm.ExactGelu => "exact_gelu",
+        _ => "relu",
     };
 
     private static string HeadNormName(NormWeights norm) => norm.Form is NormForm.Rms ? "rms_head_norm" : "offset_rms_head_norm";

@@ -70,23 +70,30 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(residual, expected);
     }
 
+    /// <summary>All of a head turns, whole groups of eight pairs of it, or any number; q, k and v of a head apart or together.</summary>
+    public static TheoryData<string, bool, int, bool> Turns =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from sideBySide in new[] { false, true }
+           from turning in new[] { 64, 16, 20 }
+           from headByHead in new[] { false, true }
+           select new TheoryDataRow<string, bool, int, bool>(target, sideBySide, turning, headByHead),
+    ];
+
     [Theory]
-    [InlineData("cpu", false)]
-    [InlineData("cpu", true)]
-    [InlineData("cuda:0", false)]
-    [InlineData("cuda:0", true)]
-    public void Rope_AndBack_EqualsTheTwin(string target, bool sideBySide)
+    [MemberData(nameof(Turns))]
+    public void Rope_AndBack_EqualsTheTwin(string target, bool sideBySide, int turning, bool headByHead)
     {
         using var world = World.On(target);
-        var heads = Heads with { SideBySide = sideBySide };
-        var qkv = world.Random(Tokens, Heads.Width);
-        var (expected, angles) = (qkv.clone(), world.Angles(Tokens, Heads.HeadDim / 2));
+        var heads = new HeadLayout(4, headByHead ? 4 : 2, 64, sideBySide) { Turning = turning, HeadByHead = headByHead };
+        var qkv = world.Random(Tokens, heads.Width);
+        var (expected, angles) = (qkv.clone(), world.Angles(Tokens, turning / 2));
         world.Kernels.Rope(qkv, angles.cos(), angles.sin(), heads);
         world.Twin.Rope(expected, angles.cos(), angles.sin(), heads);
         world.ShouldAgree(qkv, expected);
 
-        var (dq, dk, dv) = (world.Random(Tokens, 4, 64), world.Random(Tokens, 2, 64), world.Random(Tokens, 2, 64));
-        var (back, expectedBack) = (world.Empty(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width), world.Empty(Tokens, Heads.Width));
+        var (dq, dk, dv) = (world.Random(Tokens, 4, 64), world.Random(Tokens, heads.KeyValueHeads, 64), world.Random(Tokens, heads.KeyValueHeads, 64));
+        var (back, expectedBack) = (world.Empty(Tokens, heads.Width + 64).narrow(1, 0, heads.Width), world.Empty(Tokens, heads.Width));
         world.Kernels.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), back, heads);
         world.Twin.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), expectedBack, heads);
         world.ShouldAgree(back, expectedBack);
@@ -129,11 +136,46 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(rows, expected);
     }
 
+    public static TheoryData<string, string> Activations =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from form in Enum.GetNames<GateForm>()
+           select new TheoryDataRow<string, string>(target, form),
+    ];
+
     [Theory]
-    [InlineData("cpu", "Silu")]
-    [InlineData("cpu", "Gelu")]
-    [InlineData("cuda:0", "Silu")]
-    [InlineData("cuda:0", "Gelu")]
+    [MemberData(nameof(Activations))]
+    public void Activate_AndBackward_EqualsTheTwinAndAutograd(string target, string activation)
+    {
+        var form = Enum.Parse<GateForm>(activation);
+        using var world = World.On(target);
+        var (x, grad) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden));
+        x.Scale(3);
+        var (hidden, expected) = (world.Empty(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
+        world.Kernels.Activate(form, x, hidden);
+        world.Twin.Activate(form, x, expected);
+        world.ShouldAgree(hidden, expected);
+
+        var (expectedGradient, product) = (x.clone(), world.Empty(Tokens, Hidden));
+        var recorded = x.detach().to(ScalarType.Float32).requires_grad_(true);
+        Activated(form, recorded).backward([grad.to(ScalarType.Float32)]);
+        world.Kernels.ActivateBackward(form, grad, x, product);
+        world.Twin.ActivateBackward(form, grad, expectedGradient, world.Empty(Tokens, Hidden));
+        world.ShouldAgree(product, expected);
+        world.ShouldAgree(x, expectedGradient);
+        world.ShouldAgree(expectedGradient, recorded.grad!);
+    }
+
+    private static Tensor Activated(GateForm form, Tensor x) => form switch
+    {
+        GateForm.Silu => F.silu(x),
+        GateForm.Gelu => Activation.TanhGelu(x),
+        GateForm.ExactGelu => F.gelu(x),
+        _ => F.relu(x),
+    };
+
+    [Theory]
+    [MemberData(nameof(Activations))]
     public void Gate_AndBackward_EqualsTheTwinAndAutograd(string target, string gate)
     {
         var form = Enum.Parse<GateForm>(gate);
@@ -149,7 +191,7 @@ public sealed class BlockKernelsTests
         var product = world.Empty(Tokens, Hidden);
         var recorded = gateUp.detach().to(ScalarType.Float32).requires_grad_(true);
         var halves = recorded.chunk(2, -1);
-        (form is GateForm.Silu ? F.silu(halves[0]) : Activation.TanhGelu(halves[0])).mul(halves[1]).backward([grad.to(ScalarType.Float32)]);
+        Activated(form, halves[0]).mul(halves[1]).backward([grad.to(ScalarType.Float32)]);
         world.Kernels.GateBackward(form, grad, gateUp, product);
         world.Twin.GateBackward(form, grad, expectedGradient, world.Empty(Tokens, Hidden));
         world.ShouldAgree(product, expected);

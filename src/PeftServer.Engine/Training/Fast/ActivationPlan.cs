@@ -111,7 +111,7 @@ internal sealed class ActivationPlanner
         var stream = (block.IsParallel ? 1 : 2) + (block.AttentionEnd.Norm is null ? 0 : 1) + (block.MlpEnd.Norm is null ? 0 : 1); // rows of it that are kept
         var kept = plan.Mode switch
         {
-            ActivationMode.Keep => ((stream * hidden) + attention + (2 * intermediate) + 256) * element, // a few ranks stand beside them
+            ActivationMode.Keep => ((stream * hidden) + attention + ((block.IsGated ? 2 : 1) * intermediate) + 256) * element, // a few ranks stand beside them
             ActivationMode.Recompute => hidden * element,
             _ => 0,
         };

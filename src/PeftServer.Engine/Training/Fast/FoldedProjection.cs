@@ -13,6 +13,7 @@ internal sealed class FoldedProjection : IDisposable
 {
     private readonly List<Member> _members = [];
     private readonly FrozenStack _stack;
+    private readonly Tensor? _bias; // [N]
     private readonly BlockKernels _kernels;
     private readonly ScalarType _dtype;
     private readonly Device _device;
@@ -20,7 +21,7 @@ internal sealed class FoldedProjection : IDisposable
     private nint _gradients;
 
     /// <summary>Stacks the weights of <paramref name="projections"/>; LoRA parts may be missing.</summary>
-    public FoldedProjection(IReadOnlyList<(Linear Site, LoraProjection? Lora)> projections, Device device, ScalarType dtype, BlockKernels kernels)
+    public FoldedProjection(IReadOnlyList<(Projection Site, LoraProjection? Lora)> projections, Device device, ScalarType dtype, BlockKernels kernels)
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
@@ -31,6 +32,8 @@ internal sealed class FoldedProjection : IDisposable
         var alignment = RankAlignment(device);
         RankWidth = (ranks + alignment - 1) / alignment * alignment;
         _stack = FrozenStack.Of([.. projections.Select(projection => projection.Site)], RankWidth, device, dtype, kernels);
+        _bias = projections.All(projection => projection.Site.Bias is null) ? null
+            : cat([.. projections.Select(projection => projection.Site.Bias?.Value ?? zeros(projection.Site.OutFeatures, dtype: dtype, device: device))]).DetachFromDisposeScope();
 
         var (row, column) = (0, 0);
         foreach (var (site, lora) in projections)
@@ -68,7 +71,7 @@ internal sealed class FoldedProjection : IDisposable
     /// <summary>The input's own columns: [n, K], in wider rows.</summary>
     public Tensor Columns(Tensor input) => input.narrow(1, 0, InFeatures);
 
-    /// <summary>Writes u = x Aᵀ beside an input whose own columns are filled, and y [n, N] = [x | u] [W | s·B]ᵀ to <paramref name="target"/>.</summary>
+    /// <summary>Writes u = x Aᵀ beside an input whose own columns are filled, and y [n, N] = [x | u] [W | s·B]ᵀ + b to <paramref name="target"/>.</summary>
     public void Forward(Tensor input, Tensor target)
     {
         using var scope = NewDisposeScope();
@@ -78,6 +81,7 @@ internal sealed class FoldedProjection : IDisposable
         }
 
         _stack.Forward(input, target);
+        AddBias(target);
     }
 
     /// <summary>u [n, P] as <see cref="Forward"/> left it beside the input, to be kept for the backward.</summary>
@@ -94,7 +98,9 @@ internal sealed class FoldedProjection : IDisposable
     public (Tensor Y, Tensor U) ForwardApart(Tensor x)
     {
         var u = RanksOf(x);
-        return (_stack.ForwardApart(x, u), u);
+        var y = _stack.ForwardApart(x, u);
+        AddBias(y);
+        return (y, u);
     }
 
     /// <summary>Columns that rows of gradients of the output have beside their own.</summary>
@@ -136,10 +142,10 @@ internal sealed class FoldedProjection : IDisposable
         }
 
         using var scope = NewDisposeScope();
-        if (norm.Factor is { } factor)
+        if (norm.Form is NormForm.Rms or NormForm.OffsetRms)
         {
             var scaled = du.mul(stats.select(0, 0).unsqueeze(1)).to(_dtype); // [n, P]
-            Add(grad, u, scaled.t().mm(x).mul_(factor));
+            Add(grad, u, scaled.t().mm(x).mul_(norm.Factor!));
             return;
         }
 
@@ -151,6 +157,14 @@ internal sealed class FoldedProjection : IDisposable
         }
 
         Add(grad, u, du.t().mm(normed));
+    }
+
+    private void AddBias(Tensor rows)
+    {
+        if (_bias is not null)
+        {
+            _kernels.AddBias(rows, _bias);
+        }
     }
 
     private void Add(Tensor grad, Tensor u, Tensor dA)
@@ -182,6 +196,7 @@ internal sealed class FoldedProjection : IDisposable
         }
 
         _collector?.Dispose();
+        _bias?.Dispose();
         _stack.Dispose();
     }
 

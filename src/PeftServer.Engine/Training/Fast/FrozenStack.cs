@@ -34,8 +34,8 @@ internal abstract class FrozenStack : IDisposable
     /// <summary>
     /// Lays the weights out once: afterwards those of <paramref name="sites"/> are views of the stack. All are to be packed alike, or none.
     /// </summary>
-    public static FrozenStack Of(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels) =>
-        sites[0].weight.Packed switch
+    public static FrozenStack Of(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels) =>
+        sites[0].Weight.Packed switch
         {
             null => new DenseStack(sites, rankWidth, device, dtype),
             Nf4Matrix => new Nf4Stack(sites, rankWidth, device, dtype, kernels),
@@ -95,7 +95,7 @@ internal sealed class DenseStack : FoldedStack
 {
     private readonly Tensor _whole; // [N + P, K + P]
 
-    public DenseStack(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype)
+    public DenseStack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype)
     {
         using var scope = NewDisposeScope();
         var (rows, columns) = (sites.Sum(site => site.OutFeatures), sites[0].InFeatures);
@@ -106,8 +106,8 @@ internal sealed class DenseStack : FoldedStack
         foreach (var site in sites)
         {
             var place = _whole.narrow(0, row, site.OutFeatures).narrow(1, 0, columns);
-            place.copy_(site.weight.Value);
-            site.weight.Set(place.DetachFromDisposeScope());
+            place.copy_(site.DenseWeight());
+            site.PlaceDenseWeight(place.DetachFromDisposeScope());
             row += site.OutFeatures;
         }
     }
@@ -132,9 +132,9 @@ internal sealed class Nf4Stack : FoldedStack
     private readonly List<Nf4Matrix> _matrices;
     private readonly BlockKernels _kernels;
 
-    public Nf4Stack(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
+    public Nf4Stack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
     {
-        (_kernels, _matrices) = (kernels, [.. sites.Select(site => (Nf4Matrix)site.weight.Packed!)]);
+        (_kernels, _matrices) = (kernels, [.. sites.Select(site => (Nf4Matrix)site.Weight.Packed!)]);
         ScaledB = zeros(_matrices.Sum(matrix => matrix.Rows), rankWidth, dtype: dtype, device: device).DetachFromDisposeScope();
         A = zeros(rankWidth, _matrices[0].Columns, dtype: dtype, device: device).DetachFromDisposeScope();
     }
@@ -178,7 +178,7 @@ internal sealed class Fp8Stack : FrozenStack
     private readonly Tensor _scale; // float32 [N]
     private readonly Tensor _ones; // float32 [K]
 
-    public Fp8Stack(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
+    public Fp8Stack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
     {
         using var scope = NewDisposeScope();
         _kernels = kernels;
@@ -191,11 +191,11 @@ internal sealed class Fp8Stack : FrozenStack
         var row = 0;
         foreach (var site in sites)
         {
-            var packed = (Fp8Matrix)site.weight.Packed!;
+            var packed = (Fp8Matrix)site.Weight.Packed!;
             var (codes, scale) = (_codes.narrow(0, row, packed.Rows), _scale.narrow(0, row, packed.Rows));
             codes.copy_(packed.Codes);
             scale.copy_(packed.Scale);
-            site.weight.Set(new Fp8Matrix(codes, scale, dtype));
+            site.Weight.Set(new Fp8Matrix(codes, scale, dtype));
             row += packed.Rows;
         }
     }

@@ -104,12 +104,22 @@ public sealed class FastLlamaStepTests
     private const string Granite =
         "\"attention_multiplier\": 0.2, \"embedding_multiplier\": 3.0, \"residual_multiplier\": 0.4, \"logits_scaling\": 2.0,";
 
+    private const string StableLm = "\"partial_rotary_factor\": 0.5, \"use_qkv_bias\": true,";
+    private const string Phi = "\"partial_rotary_factor\": 0.5,";
+    private const string NeoX = "\"rotary_pct\": 0.5,";
+
     private static readonly (string Type, string Fields)[] RelativeFields =
     [
         ("mistral", "\"sliding_window\": 4,"), ("qwen2", ""), ("qwen2", "\"use_sliding_window\": true, \"sliding_window\": 3, \"max_window_layers\": 1,"),
         ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"), ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"),
         ("gemma", ""), ("gemma2", Gemma2), ("gemma3_text", Gemma3), ("granite", Granite), ("olmo2", ""), ("cohere", "\"logit_scale\": 0.25,"),
         ("mixtral", Mixtral), ("qwen3_moe", QwenMoe), ("qwen3_moe", QwenMoe + "\"norm_topk_prob\": true, \"mlp_only_layers\": [1],"),
+        ("granite", Granite + "\"attention_bias\": true, \"mlp_bias\": true,"), ("starcoder2", "\"sliding_window\": 4,"), ("starcoder2", "\"use_bias\": false,"),
+        ("stablelm", StableLm), ("stablelm", "\"use_parallel_residual\": true,"), ("phi", Phi), ("phi", "\"partial_rotary_factor\": 1.0,"),
+        ("gpt_neox", NeoX), ("gpt_neox", "\"rotary_pct\": 1.0,"), ("gpt_neox", "\"use_parallel_residual\": false, \"attention_bias\": false,"),
+        ("gptj", "\"rotary_dim\": 8,"), ("gpt2", ""), ("gpt2", "\"scale_attn_by_inverse_layer_idx\": true, \"activation_function\": \"relu\","),
+        ("opt", ""), ("falcon", ""), ("falcon", "\"multi_query\": false, \"bias\": true, \"parallel_attn\": false,"),
+        ("falcon", "\"new_decoder_architecture\": true, \"num_kv_heads\": 4,"), ("gemma2", Gemma2 + "\"hidden_activation\": \"gelu\","),
     ];
 
     [Theory]
@@ -143,7 +153,9 @@ public sealed class FastLlamaStepTests
            {
                ("llama", ""), ("mistral", "\"sliding_window\": 20,"), ("qwen2", ""), ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"),
                ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"), ("gemma", ""), ("gemma2", Gemma2), ("gemma3_text", Gemma3), ("granite", Granite), ("olmo2", ""),
-               ("cohere", "\"logit_scale\": 0.25,"), ("mixtral", AllOfFour), ("qwen3_moe", AllOfSix),
+               ("cohere", "\"logit_scale\": 0.25,"), ("mixtral", AllOfFour), ("qwen3_moe", AllOfSix), ("starcoder2", "\"sliding_window\": 20,"), ("stablelm", StableLm),
+               ("stablelm", "\"use_parallel_residual\": true, \"partial_rotary_factor\": 0.25,"), ("phi", Phi), ("phi", "\"partial_rotary_factor\": 0.3125,"), ("gpt_neox", NeoX),
+               ("gpt_neox", "\"rotary_pct\": 0.3125,"), ("gptj", "\"rotary_dim\": 32,"), ("gptj", "\"rotary_dim\": 20,"), ("gpt2", ""), ("opt", ""), ("falcon", ""),
            }
            select new TheoryDataRow<string, string, string>(device, family.Item1, family.Item2),
     ];
@@ -265,6 +277,9 @@ public sealed class FastLlamaStepTests
     [InlineData("granite", Granite)]
     [InlineData("olmo2", "")]
     [InlineData("cohere", "\"logit_scale\": 0.25,")]
+    [InlineData("starcoder2", "")]
+    [InlineData("phi", Phi)]
+    [InlineData("gpt_neox", NeoX)]
     public void ForwardBackward_ARelativeOverAPackedBase_GivesTheGradientsOfAutogradOverTheDecodedOne(string type, string fields)
     {
         using var scope = NewDisposeScope();
