@@ -32,11 +32,24 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private const int Fp8Threads = 1024;
     private const int CappedThreads = 128;
 
-    public CudaBlockKernels(int device)
+    /// <param name="device">Number of the GPU.</param>
+    /// <param name="tunesProducts">Whether products take the algorithm that is fastest, timed once for each shape.</param>
+    public CudaBlockKernels(int device, bool tunesProducts = false)
     {
-        _device = device;
+        (_device, Products) = (device, tunesProducts ? new TunedProducts(device) : null);
         using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
+    }
+
+    /// <summary>Products by timing; null: libtorch chooses.</summary>
+    public TunedProducts? Products { get; }
+
+    public override void Product(Tensor a, Tensor b, Tensor target, bool adds = false)
+    {
+        if (Products is null || !Products.TryMultiply(a, b, target, adds))
+        {
+            base.Product(a, b, target, adds);
+        }
     }
 
     public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
@@ -84,7 +97,8 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
-        var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
+        using var scope = NewDisposeScope();
+        var (a, b, c, d, e, f) = (At(dq.contiguous()), At(dk.contiguous()), At(dv.contiguous()), At(cos), At(sin), At(dqkv));
         var (name, unit) = Rope(heads);
         var (counts, half, ld, width, order) = (Counts(heads), heads.Turning / 2 / unit, (int)dqkv.stride(0) / unit, heads.HeadDim / unit, heads.HeadByHead ? 1 : 0);
         Launch($"{name}_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half, &ld, &width, &order);
