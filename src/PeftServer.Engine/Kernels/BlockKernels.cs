@@ -164,8 +164,13 @@ internal readonly record struct AttentionScope(double Scale, int? Window = null,
 }
 
 /// <summary>Where packed sequences begin: on the host, and as int32 on the device.</summary>
-internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice)
+internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice) : IDisposable
 {
+    private List<SequenceRows>? _groups;
+
+    /// <summary>The sequences in groups of about one length.</summary>
+    public IReadOnlyList<SequenceRows> Groups => _groups ??= [.. SequenceRows.Of(this)];
+
     /// <summary>The length of every sequence, where it is one.</summary>
     public int? CommonLength { get; } = Common(Starts);
 
@@ -176,6 +181,9 @@ internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice)
     }
 
     public int Longest => Starts.Zip(Starts.Skip(1), (start, end) => end - start).Max();
+
+    /// <summary>Frees what the groups made; not <see cref="OnDevice"/>, which is the caller's.</summary>
+    public void Dispose() => _groups?.ForEach(group => group.Dispose());
 }
 
 /// <summary>

@@ -353,7 +353,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         {
             var (jobs, a, b) = (At(_jobs), At(dA), At(dB));
             var (ldA, ldB) = ((int)dA.stride(0), (int)dB.stride(0));
-            _kernels.Launch("lora_collect", (Math.Min(64, (_largest + 255) / 256), _count), 256, &jobs, &a, &b, &ldA, &ldB);
+            _kernels.Launch("lora_collect", (Math.Min(1024, (_largest + 255) / 256), _count), 256, &jobs, &a, &b, &ldA, &ldB);
         }
 
         public void Dispose()

@@ -277,9 +277,11 @@ public sealed class BlockKernelsTests
     {
         { "cpu", [0, 5, 6, 37], null, null }, { "cpu", [0, 37], null, null }, { "cpu", [0, 18, 36], null, null }, { "cpu", [0, 5, 6, 37], 7, null },
         { "cpu", [0, 5, 6, 37], null, 3 }, { "cpu", [0, 18, 36], 7, 3 }, { "cpu", [0, 1100], 600, 3 },
+        { "cpu", [0, 17, 60, 61, 81, 100, 143], null, 3 }, { "cpu", [0, 17, 60, 61, 81, 100, 143], 9, 3 }, { "cpu", [0, 20, 540, 1140, 1160], null, 3 },
         { "cuda:0", [0, 5, 6, 37], null, null }, { "cuda:0", [0, 37], null, null }, { "cuda:0", [0, 18, 36], null, null }, { "cuda:0", [0, 128, 256, 384], null, null },
         { "cuda:0", [0, 5, 6, 37], 7, null }, { "cuda:0", [0, 300], 64, null }, { "cuda:0", [0, 18, 36], 18, null },
         { "cuda:0", [0, 5, 6, 37], null, 3 }, { "cuda:0", [0, 18, 36], 7, 3 }, { "cuda:0", [0, 1100], 600, 3 }, { "cuda:0", [0, 1300, 2600], null, 50 },
+        { "cuda:0", [0, 17, 60, 61, 81, 100, 143], null, 3 }, { "cuda:0", [0, 17, 60, 61, 81, 100, 143], 9, 3 }, { "cuda:0", [0, 20, 540, 1140, 1160], null, 3 },
     };
 
     [Theory]
@@ -288,7 +290,7 @@ public sealed class BlockKernelsTests
     {
         var scope = new AttentionScope(0.125, window, cap);
         using var world = World.On(target);
-        var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
+        using var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
         var qkv = world.Random(starts[^1], Heads.Width);
         var (q, k, v) = (qkv.narrow(1, 0, 256).view(-1, 4, 64), qkv.narrow(1, 256, 128).view(-1, 2, 64), qkv.narrow(1, 384, 128).view(-1, 2, 64));
         var grad = world.Random(starts[^1], 4, 64);
@@ -313,7 +315,7 @@ public sealed class BlockKernelsTests
     {
         var scope = new AttentionScope(0.0625);
         using var world = World.On(target);
-        var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
+        using var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
         var (q, k, v) = (world.Random(256, 4, 256), world.Random(256, 1, 256), world.Random(256, 1, 256));
         var grad = world.Random(256, 4, 256);
 
@@ -344,6 +346,46 @@ public sealed class BlockKernelsTests
         var y = world.Kernels.GroupedProduct(x, matrices, turned, tensor(ends, dtype: ScalarType.Int32, device: world.Device));
 
         world.ShouldAgree(y, expected);
+    }
+
+    /// <summary>Both ways a matrix can lie, parts of wider rows, results added to what is there; and the second time by the choice of the first.</summary>
+    public static TheoryData<string, bool, bool, bool, bool> Products =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from tuned in target == "cpu" ? [false] : new[] { false, true }
+           from turnsA in new[] { false, true }
+           from turnsB in new[] { false, true }
+           from adds in new[] { false, true }
+           select new TheoryDataRow<string, bool, bool, bool, bool>(target, tuned, turnsA, turnsB, adds),
+    ];
+
+    [Theory]
+    [MemberData(nameof(Products))]
+    public void Product_AnyLayout_EqualsTheTwin(string target, bool tuned, bool turnsA, bool turnsB, bool adds)
+    {
+        using var world = World.On(target);
+        var kernels = tuned ? new CudaBlockKernels(0, tunesProducts: true) : world.Kernels;
+        foreach (var (rows, columns, inner) in ((int, int, int)[])[(600, 320, 256), (40, 64, 512), (520, 320, 256), (600, 320, 256)])
+        {
+            var (a, b) = (world.Random(turnsA ? inner : rows, 768), world.Random(turnsB ? columns : inner, 768));
+            (a, b) = (a.narrow(1, 0, turnsA ? rows : inner), b.narrow(1, 128, turnsB ? inner : columns));
+            (a, b) = (turnsA ? a.t() : a, turnsB ? b.t() : b);
+            var wide = world.Random(rows, columns + 64);
+            var expected = wide.clone();
+
+            kernels.Product(a, b, wide.narrow(1, 0, columns), adds);
+
+            var product = a.to(ScalarType.Float32).mm(b.to(ScalarType.Float32));
+            var place = expected.narrow(1, 0, columns);
+            place.copy_(adds ? product.Plus(place.to(ScalarType.Float32)) : product);
+            world.ShouldAgree(wide, expected);
+        }
+
+        if (tuned)
+        {
+            ((CudaBlockKernels)kernels).Products!.Timings.Count.ShouldBe(2, "shapes of nearly as many rows share a choice");
+            ((CudaBlockKernels)kernels).Products!.Timings.ShouldAllBe(timing => timing.Proposals > 0);
+        }
     }
 
     [Theory]

@@ -120,7 +120,8 @@ internal sealed class ActivationPlanner
         var wide = plan.Mode is ActivationMode.Keep ? tokens : Math.Min(tokens, ActivationPlan.LeanTokens);
         var work = (tokens * ((10 * hidden) + (3 * attention) + (4 * heads.QueryWidth)) * element) + (wide * 5 * intermediate * element);
         work += wide * 3 * _model.ExpertsPerToken * hidden * element; // rows of the stream, once for each expert
-        work += block.Scope.SoftCap is null ? 0 : 2.0 * heads.QueryHeads * CappedAttention.Chunk * tokens * element; // attention's scores and their gradient
+        const double Filled = 1.5; // sequences are filled up to the longest of those they go with
+        work += block.Scope.SoftCap is null ? 0 : 2.0 * Filled * heads.QueryHeads * CappedAttention.Chunk * tokens * element; // attention's scores and their gradient
         var scores = 2.5 * Math.Min(tokens, 4096) * _model.Head.OutFeatures * element;
         return (tokens * kept * _model.Blocks.Count) + Math.Max(work, scores) + (64 << 20);
     }

@@ -147,6 +147,7 @@ internal sealed record FastBatch(IReadOnlyList<(Tensor Cos, Tensor Sin)> Turns, 
 
     public void Dispose()
     {
+        Borders.Dispose();
         _still?.Cos.Dispose();
         _still?.Sin.Dispose();
     }
