@@ -12,6 +12,8 @@ public sealed class BlockKernelsTests
     private const int Hidden = 192;
     private static readonly HeadLayout Heads = new(4, 2, 64);
 
+    private static readonly Lazy<CudaBlockKernels> OnGpu = new(() => new CudaBlockKernels(0)); // compiled once
+
     public static TheoryData<string> Targets => ["cpu", "cuda:0"];
 
     /// <summary>Every form of norm, a bias behind one of them.</summary>
@@ -501,7 +503,7 @@ public sealed class BlockKernelsTests
             }
 
             Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
-            return new World(Devices.Parse(target), ScalarType.BFloat16, new CudaBlockKernels(0));
+            return new World(Devices.Parse(target), ScalarType.BFloat16, OnGpu.Value);
         }
 
         public Tensor Random(params long[] shape) => randn(shape, generator: _generator).to(_dtype, Device);

@@ -46,10 +46,13 @@ public sealed class FastLlamaStepTests
         }
     }
 
+    private static readonly Lazy<CudaBlockKernels> OnGpu = new(() => new CudaBlockKernels(0)); // compiled once
+
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void ForwardBackward_OnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(bool keep)
+    [InlineData(true, false)]
+    [InlineData(false, false)]
+    [InlineData(true, true)]
+    public void ForwardBackward_OnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(bool keep, bool tuned)
     {
         Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
         using var scope = NewDisposeScope();
@@ -64,7 +67,7 @@ public sealed class FastLlamaStepTests
 
         var (loss, gradients) = Run(new AutogradStep(wide, adapter), batch, adapter, optimizer);
         var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
-        using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), keep ? ActivationPlan.Keep : ActivationPlan.Lean);
+        using var fast = new FastLlamaStep(narrow, fastAdapter, tuned ? new CudaBlockKernels(0, tunesProducts: true) : OnGpu.Value, keep ? ActivationPlan.Keep : ActivationPlan.Lean);
         var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
 
         fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
@@ -180,7 +183,7 @@ public sealed class FastLlamaStepTests
             var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
             foreach (var plan in plans)
             {
-                using var fast = new FastLlamaStep(narrow, fastAdapter, target == "cpu" ? new TensorBlockKernels() : new CudaBlockKernels(0), plan);
+                using var fast = new FastLlamaStep(narrow, fastAdapter, target == "cpu" ? new TensorBlockKernels() : OnGpu.Value, plan);
                 var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
                 fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
                 Distance(fastGradients, gradients).ShouldBeLessThan((1.5 * Distance(plainGradients, gradients)) + 0.01, plan.ToString());
@@ -263,7 +266,7 @@ public sealed class FastLlamaStepTests
         var rounding = Distance(plainGradients, gradients);
         foreach (var plan in new[] { ActivationPlan.Keep, ActivationPlan.Lean, ActivationPlan.Offload })
         {
-            using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), plan);
+            using var fast = new FastLlamaStep(narrow, fastAdapter, OnGpu.Value, plan);
             var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
             fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
             Distance(fastGradients, gradients).ShouldBeLessThan((1.5 * rounding) + allowance, plan.ToString());
