@@ -14,7 +14,8 @@ public sealed class FastStepCases
     private static readonly string[] Names =
     [
         "lora__llama", "lora__llama31", "lora_all_linear__llama", "lora__mistral", "lora__qwen2", "lora__qwen3", "lora__phi3", "lora__smollm3", "lora__gemma", "lora__gemma2",
-        "lora__gemma3_text", "lora__granite", "lora__olmo2", "lora__cohere", "lora__mixtral", "lora__qwen3_moe",
+        "lora__gemma3_text", "lora__granite", "lora__olmo2", "lora__cohere", "lora__mixtral", "lora__qwen3_moe", "lora__starcoder2", "lora__stablelm", "lora__phi", "lora__gpt_neox",
+        "lora__gptj", "lora__gpt2", "lora_all_linear__gpt2", "lora__opt", "lora_all_linear__opt", "lora__falcon",
     ];
 
     public static TheoryData<string, bool> Cases =>

@@ -49,6 +49,24 @@ internal static class ModelShapes
             "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": true,
             "vocab_size": 151936, "rope_theta": 1000000.0, "rms_norm_eps": 1e-6, "tie_word_embeddings": false
             """,
+        ["starcoder2-3b"] = """
+            "model_type": "starcoder2", "hidden_size": 3072, "num_hidden_layers": 30, "num_attention_heads": 24, "num_key_value_heads": 2,
+            "intermediate_size": 12288, "vocab_size": 49152, "sliding_window": 4096, "rope_theta": 999999.4420358813, "norm_epsilon": 1e-5,
+            "tie_word_embeddings": true
+            """,
+        ["phi-2"] = """
+            "model_type": "phi", "hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 10240, "vocab_size": 51200,
+            "partial_rotary_factor": 0.4, "layer_norm_eps": 1e-5, "tie_word_embeddings": false
+            """,
+        ["stablelm-1.6b"] = """
+            "model_type": "stablelm", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 32,
+            "intermediate_size": 5632, "vocab_size": 100352, "partial_rotary_factor": 0.25, "use_qkv_bias": true, "layer_norm_eps": 1e-5,
+            "tie_word_embeddings": false
+            """,
+        ["pythia-1.4b"] = """
+            "model_type": "gpt_neox", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 8192, "vocab_size": 50304,
+            "rotary_pct": 0.25, "layer_norm_eps": 1e-5, "tie_word_embeddings": false
+            """,
         ["aya-8b"] = """
             "model_type": "cohere", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "intermediate_size": 14336, "vocab_size": 256000, "logit_scale": 0.0625, "rope_theta": 10000.0, "layer_norm_eps": 1e-5, "tie_word_embeddings": true

@@ -1,3 +1,4 @@
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Kernels;
@@ -9,6 +10,27 @@ namespace PeftServer.Engine.Kernels;
 /// </summary>
 internal abstract class BlockKernels
 {
+    /// <summary>target = a · b, or where it <paramref name="adds"/>, target += a · b. Each may be part of wider rows, a and b may be turned.</summary>
+    public virtual void Product(Tensor a, Tensor b, Tensor target, bool adds = false)
+    {
+        if (adds)
+        {
+            target.addmm_(a, b, 1f, 1f);
+        }
+        else
+        {
+            Aten.Product(a, b, target);
+        }
+    }
+
+    /// <summary>a · b.</summary>
+    public Tensor Product(Tensor a, Tensor b)
+    {
+        var target = empty([a.size(0), b.size(1)], dtype: a.dtype, device: a.device);
+        Product(a, b, target);
+        return target;
+    }
+
     /// <summary>
     /// sum = x + delta and normed = the norm of the sum: [n, H]; x and normed may be part of wider rows. stats takes what the backward needs
     /// of each row. Where delta is null the sum is x itself and nothing is written to <paramref name="sum"/>.
@@ -35,10 +57,10 @@ internal abstract class BlockKernels
     /// </summary>
     public abstract void HeadNormBackward(Tensor dqkv, Tensor qk, NormWeights query, NormWeights key, Tensor rstd, HeadLayout heads);
 
-    /// <summary>Turns the query and key heads of rows [q | k | v] in place. cos, sin: float32 [n, D/2].</summary>
+    /// <summary>Turns the query and key heads of rows of q, k and v in place. cos, sin: float32 [n, half of the dimensions that turn].</summary>
     public abstract void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads);
 
-    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows [q | k | v], which may be part of wider ones.</summary>
+    /// <summary>Gathers dq [n, H, D] and dk [n, G, D], turned back, and dv [n, G, D] into rows of q, k and v, which may be part of wider ones.</summary>
     public abstract void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads);
 
     /// <summary>hidden = a(gate) · up for rows [gate | up]: [n, F]; either may be part of wider rows.</summary>
@@ -49,6 +71,12 @@ internal abstract class BlockKernels
     /// [gate | up] may be part of wider rows.
     /// </summary>
     public abstract void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden);
+
+    /// <summary>hidden = a(x) for rows [n, F]; either may be part of wider rows.</summary>
+    public abstract void Activate(GateForm form, Tensor x, Tensor hidden);
+
+    /// <summary>Overwrites x with its gradient and writes a(x) to <paramref name="hidden"/> [n, F] on the way; grad and x may be part of wider rows.</summary>
+    public abstract void ActivateBackward(GateForm form, Tensor grad, Tensor x, Tensor hidden);
 
     /// <summary>
     /// Adds −log p of every target to <paramref name="loss"/> and the hits to <paramref name="correct"/> (float32 scalars), and
@@ -100,14 +128,20 @@ internal abstract class BlockKernels
     public abstract ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks);
 }
 
-/// <summary>The gate of a feed-forward part, a(x) = x · s(x).</summary>
+/// <summary>The activation of a feed-forward part, a(x) = x · s(x), with a gate or alone.</summary>
 internal enum GateForm
 {
     /// <summary>s is the sigmoid: Llama.</summary>
     Silu,
 
-    /// <summary>s(x) = ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's approximation: Gemma.</summary>
+    /// <summary>s(x) = ½ (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's approximation: Gemma, GPT-2.</summary>
     Gelu,
+
+    /// <summary>s(x) = ½ (1 + erf(x / √2)), GELU itself: GPT-NeoX.</summary>
+    ExactGelu,
+
+    /// <summary>s(x) is 1 above 0, else 0: OPT.</summary>
+    Relu,
 }
 
 /// <summary>What is done to scores before the softmax: factor · s, and of that c · tanh(that / c) where there is a cap c.</summary>
@@ -122,18 +156,6 @@ internal readonly record struct ScoreForm(double Factor, double? Cap)
 /// </summary>
 internal readonly record struct CappedRows(int Queries, int First, int? Window, double Scale, double Cap);
 
-/// <summary>
-/// How heads lie in rows [q | k | v]; <paramref name="SideBySide"/>: the dimensions that turn together are neighbours, else half a head apart.
-/// </summary>
-internal readonly record struct HeadLayout(int QueryHeads, int KeyValueHeads, int HeadDim, bool SideBySide = false)
-{
-    public int QueryWidth => QueryHeads * HeadDim;
-
-    public int KeyValueWidth => KeyValueHeads * HeadDim;
-
-    public int Width => QueryWidth + (2 * KeyValueWidth);
-}
-
 /// <summary>Factor of the scores, how many tokens back a token sees, itself included (null: all), and the soft cap of the scores (null: none).</summary>
 internal readonly record struct AttentionScope(double Scale, int? Window = null, double? SoftCap = null)
 {
@@ -142,8 +164,13 @@ internal readonly record struct AttentionScope(double Scale, int? Window = null,
 }
 
 /// <summary>Where packed sequences begin: on the host, and as int32 on the device.</summary>
-internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice)
+internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice) : IDisposable
 {
+    private List<SequenceRows>? _groups;
+
+    /// <summary>The sequences in groups of about one length.</summary>
+    public IReadOnlyList<SequenceRows> Groups => _groups ??= [.. SequenceRows.Of(this)];
+
     /// <summary>The length of every sequence, where it is one.</summary>
     public int? CommonLength { get; } = Common(Starts);
 
@@ -154,6 +181,9 @@ internal sealed record PackedBorders(IReadOnlyList<int> Starts, Tensor OnDevice)
     }
 
     public int Longest => Starts.Zip(Starts.Skip(1), (start, end) => end - start).Max();
+
+    /// <summary>Frees what the groups made; not <see cref="OnDevice"/>, which is the caller's.</summary>
+    public void Dispose() => _groups?.ForEach(group => group.Dispose());
 }
 
 /// <summary>

@@ -4,7 +4,7 @@ namespace PeftServer.Engine.Kernels;
 
 /// <summary>
 /// Causal attention whose scores have a soft cap, which no attention of libtorch knows: products and <see cref="BlockKernels.CappedSoftmax"/>, so
-/// many queries at a time, over the keys that these see. The backward makes the scores again.
+/// many queries at a time, over the keys that these see, of all sequences of about one length together. The backward makes the scores again.
 /// </summary>
 internal static class CappedAttention
 {
@@ -15,17 +15,19 @@ internal static class CappedAttention
     {
         using var temporaries = NewDisposeScope();
         var output = empty(q.shape, dtype: q.dtype, device: q.device); // [n, H, D]
-        foreach (var rows in Rectangles(borders))
+        foreach (var rows in borders.Groups)
         {
             using var inner = NewDisposeScope();
-            var (keys, values) = (rows.Keys(k), rows.Keys(v)); // [B·G, T, D]
+            var (queries, keys, values, answers) = (rows.Of(q), Keys(rows.Of(k)), Keys(rows.Of(v)), rows.Target(output)); // keys: [B·G, T, D]
             foreach (var chunk in Chunks(rows.Length, scope))
             {
                 using var part = NewDisposeScope();
-                var scores = Scores(rows.Queries(q, k, chunk), keys.narrow(1, chunk.FirstKey, chunk.Keys)); // [B·G, H/G·c, S]
+                var scores = Scores(Queries(queries, k, chunk), keys.narrow(1, chunk.FirstKey, chunk.Keys)); // [B·G, H/G·c, S]
                 kernels.CappedSoftmax(scores, chunk.Rows(scope));
-                rows.Write(scores.bmm(values.narrow(1, chunk.FirstKey, chunk.Keys)), output, k, chunk);
+                Write(scores.bmm(values.narrow(1, chunk.FirstKey, chunk.Keys)), answers, k, chunk);
             }
+
+            rows.Return(answers, output);
         }
 
         return new AttentionState(output.MoveToOuterDisposeScope(), null, null, null);
@@ -36,26 +38,27 @@ internal static class CappedAttention
     {
         using var temporaries = NewDisposeScope();
         var (dq, dk, dv) = (empty(q.shape, dtype: q.dtype, device: q.device), empty(k.shape, dtype: k.dtype, device: k.device), empty(v.shape, dtype: v.dtype, device: v.device));
-        foreach (var rows in Rectangles(borders))
+        foreach (var rows in borders.Groups)
         {
             using var inner = NewDisposeScope();
-            var (keys, values) = (rows.Keys(k), rows.Keys(v)); // [B·G, T, D]
+            var (queries, keys, values, gradients, dQueries) = (rows.Of(q), Keys(rows.Of(k)), Keys(rows.Of(v)), rows.Of(grad), rows.Target(dq)); // keys: [B·G, T, D]
             var (dKeys, dValues) = (zeros(keys.shape, dtype: ScalarType.Float32, device: k.device), zeros(keys.shape, dtype: ScalarType.Float32, device: k.device));
             foreach (var chunk in Chunks(rows.Length, scope))
             {
                 using var part = NewDisposeScope();
-                var (asked, dOutput) = (rows.Queries(q, k, chunk), rows.Queries(grad, k, chunk)); // [B·G, H/G·c, D]
+                var (asked, dOutput) = (Queries(queries, k, chunk), Queries(gradients, k, chunk)); // [B·G, H/G·c, D]
                 var seen = keys.narrow(1, chunk.FirstKey, chunk.Keys);
                 var weights = Scores(asked, seen); // [B·G, H/G·c, S]
                 var dScores = Scores(dOutput, values.narrow(1, chunk.FirstKey, chunk.Keys)); // of the softmax, so far
                 kernels.CappedSoftmaxBackward(weights, dScores, chunk.Rows(scope));
-                rows.Write(dScores.bmm(seen), dq, k, chunk);
+                Write(dScores.bmm(seen), dQueries, k, chunk);
                 dKeys.narrow(1, chunk.FirstKey, chunk.Keys).Add(dScores.transpose(1, 2).bmm(asked));
                 dValues.narrow(1, chunk.FirstKey, chunk.Keys).Add(weights.transpose(1, 2).bmm(dOutput));
             }
 
-            rows.WriteKeys(dKeys, dk);
-            rows.WriteKeys(dValues, dv);
+            rows.Return(dQueries, dq);
+            WriteKeys(dKeys, dk, rows);
+            WriteKeys(dValues, dv, rows);
         }
 
         return (dq.MoveToOuterDisposeScope(), dk.MoveToOuterDisposeScope(), dv.MoveToOuterDisposeScope());
@@ -70,10 +73,28 @@ internal static class CappedAttention
         return scores;
     }
 
-    /// <summary>All sequences together where they are of one length, else each by itself.</summary>
-    private static IEnumerable<Rectangle> Rectangles(PackedBorders borders) => borders.CommonLength is { } length
-        ? [new Rectangle(0, borders.Starts.Count - 1, length)]
-        : borders.Starts.Zip(borders.Starts.Skip(1), (start, end) => new Rectangle(start, 1, end - start));
+    /// <summary>[B·G, T, D] of keys or values [B, T, G, D].</summary>
+    private static Tensor Keys(Tensor x) => x.transpose(1, 2).reshape(-1, x.size(1), x.size(3));
+
+    /// <summary>Gradients of keys or values [B·G, T, D] to where their tokens are in <paramref name="to"/> [n, G, D].</summary>
+    private static void WriteKeys(Tensor from, Tensor to, SequenceRows rows)
+    {
+        var place = rows.Target(to);
+        place.copy_(from.view(place.size(0), place.size(2), place.size(1), place.size(3)).transpose(1, 2));
+        rows.Return(place, to);
+    }
+
+    /// <summary>[B·G, H/G·c, D] of queries [B, T, H, D]: those of the heads of a group stand together.</summary>
+    private static Tensor Queries(Tensor x, Tensor keys, QueryChunk chunk) => Groups(x, keys, chunk).reshape(-1, x.size(2) / keys.size(1) * chunk.Count, x.size(3));
+
+    private static void Write(Tensor from, Tensor to, Tensor keys, QueryChunk chunk)
+    {
+        var place = Groups(to, keys, chunk); // [B, G, H/G, c, D]
+        place.copy_(from.view(place.shape));
+    }
+
+    private static Tensor Groups(Tensor x, Tensor keys, QueryChunk chunk) => x.narrow(1, chunk.First, chunk.Count)
+        .unflatten(2, [keys.size(1), x.size(2) / keys.size(1)]).permute(0, 2, 3, 1, 4);
 
     private static IEnumerable<QueryChunk> Chunks(int length, AttentionScope scope)
     {
@@ -89,28 +110,5 @@ internal static class CappedAttention
     private readonly record struct QueryChunk(int First, int Count, int FirstKey, int Keys)
     {
         public CappedRows Rows(AttentionScope scope) => new(Count, First - FirstKey, scope.Window, scope.Scale, scope.SoftCap!.Value);
-    }
-
-    /// <summary>Sequences of one length, one after another from a token on.</summary>
-    private readonly record struct Rectangle(int Start, int Count, int Length)
-    {
-        /// <summary>[B·G, T, D] of keys or values [n, G, D].</summary>
-        public Tensor Keys(Tensor x) => Sequences(x).transpose(1, 2).reshape(-1, Length, x.size(2));
-
-        public void WriteKeys(Tensor from, Tensor to) => Sequences(to).transpose(1, 2).copy_(from.view(Count, to.size(1), Length, to.size(2)));
-
-        /// <summary>[B·G, H/G·c, D] of queries [n, H, D]: those of the heads of a group stand together.</summary>
-        public Tensor Queries(Tensor x, Tensor keys, QueryChunk chunk) => Groups(x, keys, chunk).reshape(-1, x.size(1) / keys.size(1) * chunk.Count, x.size(2));
-
-        public void Write(Tensor from, Tensor to, Tensor keys, QueryChunk chunk)
-        {
-            var place = Groups(to, keys, chunk); // [B, G, H/G, c, D]
-            place.copy_(from.view(place.shape));
-        }
-
-        private Tensor Groups(Tensor x, Tensor keys, QueryChunk chunk) => Sequences(x).narrow(1, chunk.First, chunk.Count)
-            .unflatten(2, [keys.size(1), x.size(1) / keys.size(1)]).permute(0, 2, 3, 1, 4);
-
-        private Tensor Sequences(Tensor x) => x.narrow(0, Start, Count * Length).unflatten(0, [Count, Length]); // [B, T, heads, D]
     }
 }

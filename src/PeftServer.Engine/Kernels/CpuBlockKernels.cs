@@ -16,7 +16,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
     public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
     {
-        if (norm.Form is NormForm.Layer or NormForm.None)
+        if (norm.Form is NormForm.None)
         {
             _plain.AddNorm(x, delta, norm, sum, normed, stats);
             return;
@@ -25,9 +25,11 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var input = At(x);
         var added = At(delta);
         var w = At(norm.Factor);
+        var bias = At(norm.Bias);
         var total = At(sum);
         var output = At(normed);
         var scales = At(stats);
+        var means = norm.Form is NormForm.Layer ? scales + x.size(0) : null;
         var (width, inputLd, ld, eps) = ((int)x.size(1), x.stride(0), normed.stride(0), (float)norm.Eps);
         EachRow(x.size(0), row =>
         {
@@ -39,19 +41,21 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
                 a = total + (row * width);
             }
 
-            var scale = 1 / MathF.Sqrt((Dot(a, a, width) / width) + eps);
+            var mean = means == null ? 0 : means[row] = Total(a, width) / width;
+            var scale = 1 / MathF.Sqrt((Squares(a, mean, width) / width) + eps);
             scales[row] = scale;
-            var factor = new Vector<float>(scale);
+            var (center, factor) = (new Vector<float>(mean), new Vector<float>(scale));
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
-                Vector.Store(Vector.Load(a + i) * factor * Vector.Load(w + i), y + i);
+                var value = (Vector.Load(a + i) - center) * factor * Vector.Load(w + i);
+                Vector.Store(bias == null ? value : value + Vector.Load(bias + i), y + i);
             }
         });
     }
 
     public override void NormBackward(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor? residual, Tensor gradX)
     {
-        if (norm.Form is NormForm.Layer or NormForm.None)
+        if (norm.Form is NormForm.None)
         {
             _plain.NormBackward(grad, x, norm, stats, residual, gradX);
             return;
@@ -61,6 +65,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var input = At(x);
         var w = At(norm.Factor);
         var scales = At(stats);
+        var means = norm.Form is NormForm.Layer ? scales + x.size(0) : null;
         var rest = At(residual);
         var output = At(gradX);
         var (width, ld, inputLd, outLd) = ((int)x.size(1), grad.stride(0), x.stride(0), gradX.stride(0));
@@ -69,17 +74,21 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
             var d = g + (row * ld);
             var a = input + (row * inputLd);
             var y = output + (row * outLd);
-            var dot = Vector<float>.Zero;
+            var center = new Vector<float>(means == null ? 0 : means[row]);
+            var (dot, total) = (Vector<float>.Zero, Vector<float>.Zero);
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
-                dot += Vector.Load(d + i) * Vector.Load(w + i) * Vector.Load(a + i);
+                var weighted = Vector.Load(d + i) * Vector.Load(w + i);
+                dot += weighted * (Vector.Load(a + i) - center);
+                total += weighted;
             }
 
             var scale = scales[row];
             var (factor, share) = (new Vector<float>(scale), new Vector<float>(scale * scale * scale * Vector.Sum(dot) / width));
+            var shift = new Vector<float>(means == null ? 0 : scale * Vector.Sum(total) / width);
             for (var i = 0; i < width; i += Vector<float>.Count)
             {
-                var result = (Vector.Load(d + i) * Vector.Load(w + i) * factor) - (Vector.Load(a + i) * share);
+                var result = (Vector.Load(d + i) * Vector.Load(w + i) * factor) - ((Vector.Load(a + i) - center) * share) - shift;
                 Vector.Store(rest == null ? result : result + Vector.Load(rest + (row * outLd) + i), y + i);
             }
         });
@@ -94,7 +103,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
-        if (heads.SideBySide)
+        if (!TurnsWholeVectors(heads))
         {
             _plain.Rope(qkv, cos, sin, heads);
             return;
@@ -103,12 +112,12 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var rows = At(qkv);
         var c = At(cos);
         var s = At(sin);
-        var (ld, half, count) = ((int)qkv.stride(0), heads.HeadDim / 2, heads.QueryHeads + heads.KeyValueHeads);
+        var (ld, half, count) = ((int)qkv.stride(0), heads.Turning / 2, heads.QueryHeads + heads.KeyValueHeads);
         EachRow(qkv.size(0), row =>
         {
             for (var head = 0; head < count; head++)
             {
-                var a = rows + (row * ld) + (head * heads.HeadDim);
+                var a = rows + (row * ld) + heads.Column(head);
                 Turn(a, a, c + (row * half), s + (row * half), half, 1);
             }
         });
@@ -116,7 +125,7 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
-        if (heads.SideBySide)
+        if (!TurnsWholeVectors(heads))
         {
             _plain.RopeBackward(dq, dk, dv, cos, sin, dqkv, heads);
             return;
@@ -130,21 +139,21 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         var c = At(cos);
         var s = At(sin);
         var output = At(dqkv);
-        var (half, queryWidth, keyWidth, ld) = (heads.HeadDim / 2, heads.QueryWidth, heads.KeyValueWidth, dqkv.stride(0));
+        var (half, queryWidth, keyWidth, ld) = (heads.Turning / 2, heads.QueryWidth, heads.KeyValueWidth, dqkv.stride(0));
         EachRow(dqkv.size(0), row =>
         {
             var to = output + (row * ld);
-            for (var head = 0; head < heads.QueryHeads; head++)
+            for (var head = 0; head < heads.QueryHeads + heads.KeyValueHeads; head++)
             {
-                Turn(q + (row * queryWidth) + (head * heads.HeadDim), to + (head * heads.HeadDim), c + (row * half), s + (row * half), half, -1);
+                var from = head < heads.QueryHeads ? q + (row * queryWidth) + (head * heads.HeadDim) : k + (row * keyWidth) + ((head - heads.QueryHeads) * heads.HeadDim);
+                Turn(from, to + heads.Column(head), c + (row * half), s + (row * half), half, -1);
+                Copy(from + (2 * half), to + heads.Column(head) + (2 * half), heads.HeadDim - (2 * half));
             }
 
             for (var head = 0; head < heads.KeyValueHeads; head++)
             {
-                Turn(k + (row * keyWidth) + (head * heads.HeadDim), to + queryWidth + (head * heads.HeadDim), c + (row * half), s + (row * half), half, -1);
+                Copy(v + (row * keyWidth) + (head * heads.HeadDim), to + heads.ValueColumn(head), heads.HeadDim);
             }
-
-            new ReadOnlySpan<float>(v + (row * keyWidth), keyWidth).CopyTo(new Span<float>(to + queryWidth + keyWidth, keyWidth));
         });
     }
 
@@ -184,23 +193,86 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
                 var (s, slope) = Opening(form, gate);
                 Vector.Store(gate * s * up, y + i);
                 Vector.Store(down * gate * s, u + i);
-                Vector.Store(down * up * s * (Vector<float>.One + (slope * (Vector<float>.One - s))), g + i);
+                Vector.Store(down * up * slope, g + i);
             }
         });
     }
 
-    /// <summary>s(x) of a gate x · s(x), the sigmoid of something, and x times the derivative of that.</summary>
+    public override void Activate(GateForm form, Tensor x, Tensor hidden)
+    {
+        var input = At(x);
+        var output = At(hidden);
+        var (width, ld, inputLd) = ((int)x.size(1), hidden.stride(0), x.stride(0));
+        EachRow(x.size(0), row =>
+        {
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                var value = Vector.Load(input + (row * inputLd) + i);
+                Vector.Store(value * Opening(form, value).Value, output + (row * ld) + i);
+            }
+        });
+    }
+
+    public override void ActivateBackward(GateForm form, Tensor grad, Tensor x, Tensor hidden)
+    {
+        var gradient = At(grad);
+        var inout = At(x);
+        var output = At(hidden);
+        var (width, ld, inoutLd) = ((int)x.size(1), grad.stride(0), x.stride(0));
+        EachRow(x.size(0), row =>
+        {
+            for (var i = 0; i < width; i += Vector<float>.Count)
+            {
+                var value = Vector.Load(inout + (row * inoutLd) + i);
+                var (s, slope) = Opening(form, value);
+                Vector.Store(value * s, output + (row * width) + i);
+                Vector.Store(Vector.Load(gradient + (row * ld) + i) * slope, inout + (row * inoutLd) + i);
+            }
+        });
+    }
+
+    /// <summary>s(x) of an activation x · s(x), and the derivative of that activation.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static (Vector<float> Value, Vector<float> Slope) Opening(GateForm form, Vector<float> x)
     {
-        var (inner, slope) = (x, x);
+        if (form is GateForm.Relu)
+        {
+            var above = Vector.ConditionalSelect(Vector.GreaterThan(x, Vector<float>.Zero), Vector<float>.One, Vector<float>.Zero);
+            return (above, above);
+        }
+
+        if (form is GateForm.ExactGelu)
+        {
+            var (below, density) = Normal(x);
+            return (below, below + (x * density));
+        }
+
+        var (inner, slope) = (x, x); // what s is the sigmoid of, and x times its derivative
         if (form is GateForm.Gelu)
         {
             var (linear, cubic) = (new Vector<float>(1.5957691216f), new Vector<float>(0.0713548163f) * x * x);
             (inner, slope) = (x * (linear + cubic), x * (linear + cubic + cubic + cubic));
         }
 
-        return (Vector<float>.One / (Vector<float>.One + Exp(-inner)), slope);
+        var s = Vector<float>.One / (Vector<float>.One + Exp(-inner));
+        return (s, s * (Vector<float>.One + (slope * (Vector<float>.One - s))));
+    }
+
+    /// <summary>
+    /// The normal distribution below x, within 1e-7 by Abramowitz and Stegun's 7.1.26, and its density at x.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static (Vector<float> Below, Vector<float> Density) Normal(Vector<float> x)
+    {
+        var bell = Exp(x * x * new Vector<float>(-0.5f));
+        var t = Vector<float>.One / (Vector<float>.One + (Vector.Abs(x) * new Vector<float>(0.3275911f * 0.70710678f)));
+        var p = new Vector<float>(1.061405429f);
+        p = (p * t) - new Vector<float>(1.453152027f);
+        p = (p * t) + new Vector<float>(1.421413741f);
+        p = (p * t) - new Vector<float>(0.284496736f);
+        p = (p * t) + new Vector<float>(0.254829592f);
+        var tail = p * t * bell * new Vector<float>(0.5f); // beyond |x|
+        return (Vector.ConditionalSelect(Vector.GreaterThan(x, Vector<float>.Zero), Vector<float>.One - tail, tail), bell * new Vector<float>(0.39894228f));
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form) =>
@@ -282,6 +354,8 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
 
     public override ILoraPacker CreatePacker(IReadOnlyList<PackedBlock> blocks) => _plain.CreatePacker(blocks);
 
+    private static bool TurnsWholeVectors(HeadLayout heads) => !heads.SideBySide && Suits(heads.Turning / 2);
+
     /// <summary>Whether the rows of a model suit: whole vectors of eight.</summary>
     public static bool Suits(int width) => width % Vector<float>.Count == 0;
 
@@ -327,12 +401,27 @@ internal sealed unsafe class CpuBlockKernels : BlockKernels
         }
     }
 
-    private static float Dot(float* a, float* b, int width)
+    private static void Copy(float* from, float* to, int count) => new ReadOnlySpan<float>(from, count).CopyTo(new Span<float>(to, count));
+
+    private static float Total(float* a, int width)
     {
         var sum = Vector<float>.Zero;
         for (var i = 0; i < width; i += Vector<float>.Count)
         {
-            sum += Vector.Load(a + i) * Vector.Load(b + i);
+            sum += Vector.Load(a + i);
+        }
+
+        return Vector.Sum(sum);
+    }
+
+    /// <summary>The squares of what is around <paramref name="mean"/>, added up.</summary>
+    private static float Squares(float* a, float mean, int width)
+    {
+        var (sum, center) = (Vector<float>.Zero, new Vector<float>(mean));
+        for (var i = 0; i < width; i += Vector<float>.Count)
+        {
+            var value = Vector.Load(a + i) - center;
+            sum += value * value;
         }
 
         return Vector.Sum(sum);

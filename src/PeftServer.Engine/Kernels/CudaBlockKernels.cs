@@ -32,11 +32,24 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private const int Fp8Threads = 1024;
     private const int CappedThreads = 128;
 
-    public CudaBlockKernels(int device)
+    /// <param name="device">Number of the GPU.</param>
+    /// <param name="tunesProducts">Whether products take the algorithm that is fastest, timed once for each shape.</param>
+    public CudaBlockKernels(int device, bool tunesProducts = false)
     {
-        _device = device;
+        (_device, Products) = (device, tunesProducts ? new TunedProducts(device) : null);
         using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
+    }
+
+    /// <summary>Products by timing; null: libtorch chooses.</summary>
+    public TunedProducts? Products { get; }
+
+    public override void Product(Tensor a, Tensor b, Tensor target, bool adds = false)
+    {
+        if (Products is null || !Products.TryMultiply(a, b, target, adds))
+        {
+            base.Product(a, b, target, adds);
+        }
     }
 
     public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
@@ -77,29 +90,50 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         var (a, b, c) = (At(qkv), At(cos), At(sin));
-        var (count, half8, ld8) = (heads.QueryHeads + heads.KeyValueHeads, heads.HeadDim / 16, (int)qkv.stride(0) / 8);
-        Launch(heads.SideBySide ? "rope_side_by_side" : "rope", ((int)qkv.size(0), 1), 256, &a, &b, &c, &count, &half8, &ld8);
+        var (name, unit) = Rope(heads);
+        var (counts, half, ld, d, order) = (Counts(heads), heads.Turning / 2 / unit, (int)qkv.stride(0) / unit, heads.HeadDim / unit, heads.HeadByHead ? 1 : 0);
+        Launch(name, ((int)qkv.size(0), 1), 256, &a, &b, &c, &counts, &half, &ld, &d, &order);
     }
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
-        var (a, b, c, d, e, f) = (At(dq), At(dk), At(dv), At(cos), At(sin), At(dqkv));
-        var (counts, half8, ld8) = (Counts(heads), heads.HeadDim / 16, (int)dqkv.stride(0) / 8);
-        Launch(heads.SideBySide ? "rope_side_by_side_backward" : "rope_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half8, &ld8);
+        using var scope = NewDisposeScope();
+        var (a, b, c, d, e, f) = (At(dq.contiguous()), At(dk.contiguous()), At(dv.contiguous()), At(cos), At(sin), At(dqkv));
+        var (name, unit) = Rope(heads);
+        var (counts, half, ld, width, order) = (Counts(heads), heads.Turning / 2 / unit, (int)dqkv.stride(0) / unit, heads.HeadDim / unit, heads.HeadByHead ? 1 : 0);
+        Launch($"{name}_backward", ((int)dqkv.size(0), 1), 256, &a, &b, &c, &d, &e, &f, &counts, &half, &ld, &width, &order);
     }
+
+    /// <summary>The kernel that turns heads, and how many values make a unit of its lengths: those that turn whole groups of eight are the fast ones.</summary>
+    private static (string Name, int Unit) Rope(HeadLayout heads) =>
+        ((heads.SideBySide ? "rope_side_by_side" : "rope") + (heads.Turning % 16 == 0 ? "" : "_narrow"), heads.Turning % 16 == 0 ? 8 : 1);
 
     public override void Gate(GateForm form, Tensor gateUp, Tensor hidden)
     {
         var (a, b) = (At(gateUp), At(hidden));
         var (f8, inLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)hidden.stride(0) / 8);
-        Launch(form is GateForm.Silu ? "swiglu" : "geglu", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
+        Launch($"{Name(form)}_gate", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
     }
 
     public override void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden)
     {
         var (a, b, c) = (At(grad), At(gateUp), At(hidden));
         var (f8, ioLd8, ld8) = ((int)gateUp.size(1) / 16, (int)gateUp.stride(0) / 8, (int)grad.stride(0) / 8);
-        Launch(form is GateForm.Silu ? "swiglu_backward" : "geglu_backward", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
+        Launch($"{Name(form)}_gate_backward", ((f8 + 255) / 256 * (int)gateUp.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
+    }
+
+    public override void Activate(GateForm form, Tensor x, Tensor hidden)
+    {
+        var (a, b) = (At(x), At(hidden));
+        var (f8, inLd8, ld8) = ((int)x.size(1) / 8, (int)x.stride(0) / 8, (int)hidden.stride(0) / 8);
+        Launch(Name(form), ((f8 + 255) / 256 * (int)x.size(0), 1), 256, &a, &b, &f8, &inLd8, &ld8);
+    }
+
+    public override void ActivateBackward(GateForm form, Tensor grad, Tensor x, Tensor hidden)
+    {
+        var (a, b, c) = (At(grad), At(x), At(hidden));
+        var (f8, ioLd8, ld8) = ((int)x.size(1) / 8, (int)x.stride(0) / 8, (int)grad.stride(0) / 8);
+        Launch($"{Name(form)}_backward", ((f8 + 255) / 256 * (int)x.size(0), 1), 256, &a, &b, &c, &f8, &ioLd8, &ld8);
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form)
@@ -222,6 +256,14 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         _ => "no_norm",
     };
 
+    private static string Name(GateForm form) => form switch
+    {
+        GateForm.Silu => "silu",
+        GateForm.Gelu => "gelu",
+        GateForm.ExactGelu => "exact_gelu",
+        _ => "relu",
+    };
+
     private static string HeadNormName(NormWeights norm) => norm.Form is NormForm.Rms ? "rms_head_norm" : "offset_rms_head_norm";
 
     /// <summary>Heads of queries in the lower half of a number, of keys in the upper.</summary>
@@ -311,7 +353,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
         {
             var (jobs, a, b) = (At(_jobs), At(dA), At(dB));
             var (ldA, ldB) = ((int)dA.stride(0), (int)dB.stride(0));
-            _kernels.Launch("lora_collect", (Math.Min(64, (_largest + 255) / 256), _count), 256, &jobs, &a, &b, &ldA, &ldB);
+            _kernels.Launch("lora_collect", (Math.Min(1024, (_largest + 255) / 256), _count), 256, &jobs, &a, &b, &ldA, &ldB);
         }
 
         public void Dispose()

@@ -34,7 +34,7 @@ internal sealed class NormWeights : IDisposable
 
     public double Eps { get; }
 
-    /// <summary>What the normalized rows are multiplied by: the weight, or 1 + weight in float32.</summary>
+    /// <summary>What the normalized rows are multiplied by: the weight, or 1 + weight in float32. Null without a norm.</summary>
     public Tensor? Factor { get; private init; }
 
     public static NormWeights Of(Site? site) => site switch
@@ -42,7 +42,7 @@ internal sealed class NormWeights : IDisposable
         null => None,
         RmsNorm { HasOffset: false } rms => new(NormForm.Rms, rms.weight.Value, null, rms.Eps) { Factor = rms.weight.Value.alias().DetachFromDisposeScope() },
         RmsNorm rms => new(NormForm.OffsetRms, rms.weight.Value, null, rms.Eps) { Factor = Offset(rms.weight.Value) },
-        LayerNorm layer => new(NormForm.Layer, layer.weight.Value, layer.bias?.Value, layer.Eps),
+        LayerNorm layer => new(NormForm.Layer, layer.weight.Value, layer.bias?.Value, layer.Eps) { Factor = layer.weight.Value.alias().DetachFromDisposeScope() },
         _ => throw new NotSupportedException($"The kernels have no {site.GetType().Name}."),
     };
 

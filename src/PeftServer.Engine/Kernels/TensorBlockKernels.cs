@@ -40,7 +40,7 @@ internal sealed class TensorBlockKernels : BlockKernels
         if (norm.Form is not NormForm.None)
         {
             var (wide, rstd) = (x.to(ScalarType.Float32), stats.select(0, 0).unsqueeze(1));
-            g = g.mul(norm.Form is NormForm.Layer ? norm.Weight! : norm.Factor!);
+            g = g.mul(norm.Factor!);
             var h = (norm.Form is NormForm.Layer ? wide.Minus(stats.select(0, 1).unsqueeze(1)) : wide).mul(rstd);
             var mean = h.mul(g.mul(h).mean(Last, keepdim: true));
             g = g.Minus(norm.Form is NormForm.Layer ? mean.Plus(g.mean(Last, keepdim: true)) : mean).mul(rstd);
@@ -82,15 +82,18 @@ internal sealed class TensorBlockKernels : BlockKernels
     public override void Rope(Tensor qkv, Tensor cos, Tensor sin, HeadLayout heads)
     {
         using var scope = NewDisposeScope();
-        var turning = Turning(qkv, heads);
-        turning.copy_(Turn(turning, cos, sin, heads));
+        var (q, k, _) = heads.Split(qkv);
+        q.copy_(Turn(q, cos, sin, heads));
+        k.copy_(Turn(k, cos, sin, heads));
     }
 
     public override void RopeBackward(Tensor dq, Tensor dk, Tensor dv, Tensor cos, Tensor sin, Tensor dqkv, HeadLayout heads)
     {
         using var scope = NewDisposeScope();
-        Turning(dqkv, heads).copy_(Turn(cat([dq, dk], 1), cos, sin.neg(), heads));
-        dqkv.narrow(1, heads.QueryWidth + heads.KeyValueWidth, heads.KeyValueWidth).copy_(dv.reshape(-1, heads.KeyValueWidth));
+        var (q, k, v) = heads.Split(dqkv);
+        q.copy_(Turn(dq, cos, sin.neg(), heads));
+        k.copy_(Turn(dk, cos, sin.neg(), heads));
+        v.copy_(dv);
     }
 
     private static Tensor Turn(Tensor x, Tensor cos, Tensor sin, HeadLayout heads)
@@ -103,7 +106,7 @@ internal sealed class TensorBlockKernels : BlockKernels
     {
         using var scope = NewDisposeScope();
         var halves = gateUp.chunk(2, -1);
-        hidden.copy_((form is GateForm.Silu ? F.silu(halves[0]) : Activation.TanhGelu(halves[0])).mul(halves[1]));
+        hidden.copy_(Activated(form, halves[0]).mul(halves[1]));
     }
 
     public override void GateBackward(GateForm form, Tensor grad, Tensor gateUp, Tensor hidden)
@@ -112,18 +115,58 @@ internal sealed class TensorBlockKernels : BlockKernels
         Gate(form, gateUp, hidden);
         var halves = gateUp.chunk(2, -1);
         var (gate, up, d) = (halves[0].to(ScalarType.Float32), halves[1].to(ScalarType.Float32), grad.to(ScalarType.Float32));
-        var (inner, slope) = (gate, gate); // what s is the sigmoid of, and x times its derivative
+        var (s, slope) = Opening(form, gate);
+        var dGate = d.mul(up).mul(slope);
+        halves[1].copy_(d.mul(gate).mul(s));
+        halves[0].copy_(dGate);
+    }
+
+    public override void Activate(GateForm form, Tensor x, Tensor hidden)
+    {
+        using var scope = NewDisposeScope();
+        hidden.copy_(Activated(form, x));
+    }
+
+    public override void ActivateBackward(GateForm form, Tensor grad, Tensor x, Tensor hidden)
+    {
+        using var scope = NewDisposeScope();
+        Activate(form, x, hidden);
+        x.copy_(grad.to(ScalarType.Float32).mul(Opening(form, x.to(ScalarType.Float32)).Slope));
+    }
+
+    private static Tensor Activated(GateForm form, Tensor x) => form switch
+    {
+        GateForm.Silu => Activation.Silu(x),
+        GateForm.Gelu => Activation.TanhGelu(x),
+        GateForm.ExactGelu => Activation.Gelu(x),
+        _ => Activation.Relu(x),
+    };
+
+    /// <summary>s(x) of an activation x · s(x), and the derivative of that activation.</summary>
+    private static (Tensor Value, Tensor Slope) Opening(GateForm form, Tensor x)
+    {
+        if (form is GateForm.Relu)
+        {
+            var above = x.gt(TensorArithmetic.Zero).to(ScalarType.Float32);
+            return (above, above);
+        }
+
+        if (form is GateForm.ExactGelu)
+        {
+            var below = x.Times(Math.Sqrt(0.5)).erf().Plus(1).Times(0.5); // the normal distribution's
+            return (below, below.Plus(x.mul(x.mul(x).Times(-0.5).exp()).Times(1 / Math.Sqrt(2 * Math.PI))));
+        }
+
+        var (inner, slope) = (x, x); // what s is the sigmoid of, and x times its derivative
         if (form is GateForm.Gelu)
         {
             var (linear, cubic) = (2 * Math.Sqrt(2 / Math.PI), 2 * Math.Sqrt(2 / Math.PI) * 0.044715);
-            var cube = gate.mul(gate).mul(gate);
-            (inner, slope) = (gate.Times(linear).Plus(cube.Times(cubic)), gate.Times(linear).Plus(cube.Times(3 * cubic)));
+            var cube = x.mul(x).mul(x);
+            (inner, slope) = (x.Times(linear).Plus(cube.Times(cubic)), x.Times(linear).Plus(cube.Times(3 * cubic)));
         }
 
         var s = inner.sigmoid();
-        var dGate = d.mul(up).mul(s).mul(slope.mul(s.Complement()).Plus(1));
-        halves[1].copy_(d.mul(gate).mul(s));
-        halves[0].copy_(dGate);
+        return (s, s.mul(slope.mul(s.Complement()).Plus(1)));
     }
 
     public override void CrossEntropy(Tensor logits, Tensor targets, Tensor loss, Tensor correct, double scale, ScoreForm form)

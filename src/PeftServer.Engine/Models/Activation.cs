@@ -17,10 +17,10 @@ internal static class Activation
     public static Func<Tensor, Tensor>? Find(string name) => name switch
     {
         "silu" or "swish" => Silu,
-        "gelu" or "gelu_python" => x => F.gelu(x),
+        "gelu" or "gelu_python" => Gelu,
         "gelu_new" or "gelu_pytorch_tanh" or "gelu_fast" or "gelu_python_tanh" or "gelu_accurate" => TanhGelu,
         "quick_gelu" => QuickGelu,
-        "relu" => x => F.relu(x),
+        "relu" => Relu,
         "relu2" => SquaredRelu,
         "relu6" => x => F.relu6(x),
         "tanh" => x => x.tanh(),
@@ -34,6 +34,10 @@ internal static class Activation
     };
 
     public static Tensor Silu(Tensor x) => F.silu(x);
+
+    public static Tensor Gelu(Tensor x) => F.gelu(x);
+
+    public static Tensor Relu(Tensor x) => F.relu(x);
 
     public static Tensor TanhGelu(Tensor x)
     {

@@ -62,28 +62,32 @@ internal sealed class Gpt2Attention : Module
 {
     public readonly Conv1D c_attn;
     public readonly Conv1D c_proj;
-    private readonly int _heads;
-    private readonly int _headDim;
     private readonly int _index;
     private readonly AttentionOptions _options;
 
     public Gpt2Attention(PretrainedConfig config, int index)
     {
         var width = config.Int("n_embd");
-        (_index, _heads) = (index, config.Int("n_head"));
-        _headDim = width / _heads;
+        (_index, Heads) = (index, config.Int("n_head"));
+        HeadDim = width / Heads;
         c_attn = new Conv1D(width, 3 * width);
         c_proj = new Conv1D(width, width);
-        var scale = config.Flag("scale_attn_weights", true) ? 1 / Math.Sqrt(_headDim) : 1;
+        var scale = config.Flag("scale_attn_weights", true) ? 1 / Math.Sqrt(HeadDim) : 1;
         _options = new AttentionOptions(config.Flag("scale_attn_by_inverse_layer_idx", false) ? scale / (index + 1) : scale);
     }
+
+    public int Heads { get; }
+
+    public int HeadDim { get; }
+
+    public double Scale => _options.Scale;
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var parts = c_attn.Forward(x, batch).view(-1, 3, _heads, _headDim); // [n, 3, H, D]
+        var parts = c_attn.Forward(x, batch).view(-1, 3, Heads, HeadDim); // [n, 3, H, D]
         var y = batch.Attention.Attend(_index, parts.select(1, 0), parts.select(1, 1), parts.select(1, 2), _options);
-        return c_proj.Forward(y.reshape(-1, _heads * _headDim), batch).MoveToOuterDisposeScope();
+        return c_proj.Forward(y.reshape(-1, Heads * HeadDim), batch).MoveToOuterDisposeScope();
     }
 }
 
@@ -91,11 +95,12 @@ internal sealed class Gpt2Mlp(PretrainedConfig config) : Module
 {
     public readonly Conv1D c_fc = new(config.Int("n_embd"), config.Int("n_inner", 4 * config.Int("n_embd")));
     public readonly Conv1D c_proj = new(config.Int("n_inner", 4 * config.Int("n_embd")), config.Int("n_embd"));
-    private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "activation_function", "gelu_new");
+
+    public Func<Tensor, Tensor> Act { get; } = Activation.Of(config, "activation_function", "gelu_new");
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return c_proj.Forward(_act(c_fc.Forward(x, batch)), batch).MoveToOuterDisposeScope();
+        return c_proj.Forward(Act(c_fc.Forward(x, batch)), batch).MoveToOuterDisposeScope();
     }
 }

@@ -7,7 +7,6 @@ internal sealed class GptJModel : Decoder
     public readonly IReadOnlyList<GptJBlock> h;
     public readonly LayerNorm ln_f;
     public readonly HiddenSite invertible_adapters;
-    private readonly RotaryEmbedding _rotary;
 
     public GptJModel(PretrainedConfig config)
     {
@@ -16,8 +15,10 @@ internal sealed class GptJModel : Decoder
         h = [.. Enumerable.Range(0, config.Int("n_layer")).Select(index => new GptJBlock(config, index))];
         ln_f = new LayerNorm(width, config.Number("layer_norm_epsilon", 1e-5));
         invertible_adapters = new HiddenSite(width);
-        _rotary = new RotaryEmbedding(config, config.Int("rotary_dim", width / config.Int("n_head")));
+        Rotary = new RotaryEmbedding(config, config.Int("rotary_dim", width / config.Int("n_head")));
     }
+
+    public RotaryEmbedding Rotary { get; }
 
     public override Embedding TokenEmbedding => wte;
 
@@ -27,7 +28,7 @@ internal sealed class GptJModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = invertible_adapters.Forward(wte.Forward(batch.Ids, batch), batch); // [n, width]
-        var angle = _rotary.At(batch, x.dtype);
+        var angle = Rotary.At(batch, x.dtype);
         foreach (var block in h)
         {
             x = GradientCheckpoints.Layer(x, batch, h => block.Forward(h, angle, batch), angle.Cos, angle.Sin);
@@ -64,6 +65,8 @@ internal sealed class GptJAttention(int width, int heads, int index) : Module
     public readonly Linear out_proj = new(width, width);
     private readonly AttentionOptions _options = new(1 / Math.Sqrt(width / heads));
 
+    public int Heads => heads;
+
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
@@ -78,11 +81,12 @@ internal sealed class GptJMlp(PretrainedConfig config) : Module
 {
     public readonly Linear fc_in = new(config.Int("n_embd"), config.Int("n_inner", 4 * config.Int("n_embd")), hasBias: true);
     public readonly Linear fc_out = new(config.Int("n_inner", 4 * config.Int("n_embd")), config.Int("n_embd"), hasBias: true);
-    private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "activation_function", "gelu_new");
+
+    public Func<Tensor, Tensor> Act { get; } = Activation.Of(config, "activation_function", "gelu_new");
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return fc_out.Forward(_act(fc_in.Forward(x, batch)), batch).MoveToOuterDisposeScope();
+        return fc_out.Forward(Act(fc_in.Forward(x, batch)), batch).MoveToOuterDisposeScope();
     }
 }

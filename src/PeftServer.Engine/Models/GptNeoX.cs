@@ -8,7 +8,6 @@ internal sealed class GptNeoXModel : Decoder
     public readonly Embedding embed_in;
     public readonly IReadOnlyList<GptNeoXLayer> layers;
     public readonly LayerNorm final_layer_norm;
-    private readonly RotaryEmbedding _rotary;
 
     public GptNeoXModel(PretrainedConfig config)
     {
@@ -16,9 +15,11 @@ internal sealed class GptNeoXModel : Decoder
         embed_in = new Embedding(config.VocabSize, hidden);
         layers = [.. Enumerable.Range(0, config.Int("num_hidden_layers")).Select(index => new GptNeoXLayer(config, index))];
         final_layer_norm = new LayerNorm(hidden, config.Number("layer_norm_eps", 1e-5));
-        _rotary = new RotaryEmbedding(
+        Rotary = new RotaryEmbedding(
             config, RotaryEmbedding.TurningDimensions(config, hidden / config.Int("num_attention_heads"), 0.25), oldTheta: config.Has("rotary_emb_base") ? "rotary_emb_base" : "rope_theta");
     }
+
+    public RotaryEmbedding Rotary { get; }
 
     public override Embedding TokenEmbedding => embed_in;
 
@@ -28,7 +29,7 @@ internal sealed class GptNeoXModel : Decoder
     {
         using var scope = NewDisposeScope();
         var x = embed_in.Forward(batch.Ids, batch); // [n, hidden]
-        var angle = _rotary.At(batch, x.dtype);
+        var angle = Rotary.At(batch, x.dtype);
         foreach (var layer in layers)
         {
             x = GradientCheckpoints.Layer(x, batch, h => layer.Forward(h, angle, batch), angle.Cos, angle.Sin);
@@ -44,13 +45,15 @@ internal sealed class GptNeoXLayer(PretrainedConfig config, int index) : Module
     public readonly LayerNorm post_attention_layernorm = new(config.Int("hidden_size"), config.Number("layer_norm_eps", 1e-5));
     public readonly GptNeoXAttention attention = new(config, index);
     public readonly FourHMlp mlp = new(config.Int("hidden_size"), config.Int("intermediate_size"), true, Activation.Of(config, "hidden_act", "gelu"));
-    private readonly bool _parallel = config.Flag("use_parallel_residual", true);
+
+    /// <summary>Attention and feed-forward read the same stream.</summary>
+    public bool IsParallel { get; } = config.Flag("use_parallel_residual", true);
 
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
         var attended = x.Plus(attention.Forward(input_layernorm.Forward(x, batch), angle, batch));
-        return attended.Plus(mlp.Forward(post_attention_layernorm.Forward(_parallel ? x : attended, batch), batch)).MoveToOuterDisposeScope();
+        return attended.Plus(mlp.Forward(post_attention_layernorm.Forward(IsParallel ? x : attended, batch), batch)).MoveToOuterDisposeScope();
     }
 }
 
@@ -58,16 +61,18 @@ internal sealed class GptNeoXAttention(PretrainedConfig config, int index) : Mod
 {
     public readonly Linear query_key_value = new(config.Int("hidden_size"), 3 * config.Int("hidden_size"), config.Flag("attention_bias", true));
     public readonly Linear dense = new(config.Int("hidden_size"), config.Int("hidden_size"), config.Flag("attention_bias", true));
-    private readonly int _heads = config.Int("num_attention_heads");
-    private readonly int _headDim = config.Int("hidden_size") / config.Int("num_attention_heads");
+
+    public int Heads { get; } = config.Int("num_attention_heads");
+
+    public int HeadDim { get; } = config.Int("hidden_size") / config.Int("num_attention_heads");
 
     public Tensor Forward(Tensor x, (Tensor Cos, Tensor Sin) angle, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        var parts = query_key_value.Forward(x, batch).view(-1, _heads, 3, _headDim).unbind(2); // [n, H, D]
+        var parts = query_key_value.Forward(x, batch).view(-1, Heads, 3, HeadDim).unbind(2); // [n, H, D]
         var (q, k) = (RotaryEmbedding.Rotate(parts[0], angle), RotaryEmbedding.Rotate(parts[1], angle));
-        var y = batch.Attention.Attend(index, q, k, parts[2], new AttentionOptions(1 / Math.Sqrt(_headDim)));
-        return dense.Forward(y.reshape(-1, _heads * _headDim), batch).MoveToOuterDisposeScope();
+        var y = batch.Attention.Attend(index, q, k, parts[2], new AttentionOptions(1 / Math.Sqrt(HeadDim)));
+        return dense.Forward(y.reshape(-1, Heads * HeadDim), batch).MoveToOuterDisposeScope();
     }
 }
 
@@ -77,9 +82,11 @@ internal sealed class FourHMlp(int hidden, int intermediate, bool hasBias, Func<
     public readonly Linear dense_h_to_4h = new(hidden, intermediate, hasBias);
     public readonly Linear dense_4h_to_h = new(intermediate, hidden, hasBias);
 
+    public Func<Tensor, Tensor> Act { get; } = act;
+
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        return dense_4h_to_h.Forward(act(dense_h_to_4h.Forward(x, batch)), batch).MoveToOuterDisposeScope();
+        return dense_4h_to_h.Forward(Act(dense_h_to_4h.Forward(x, batch)), batch).MoveToOuterDisposeScope();
     }
 }

@@ -16,13 +16,16 @@ internal sealed class OptModel(PretrainedConfig config) : Decoder
 
 internal sealed class OptDecoder : Module
 {
+    /// <summary>The row of the table of positions that a sequence begins at.</summary>
+    public const long FirstPosition = 2;
+
     public readonly Embedding embed_tokens;
     public readonly Embedding embed_positions;
     public readonly Linear? project_out;
     public readonly Linear? project_in;
     public readonly LayerNorm? final_layer_norm;
     public readonly IReadOnlyList<OptLayer> layers;
-    private static readonly KeptScalar Offset = new(2L);
+    private static readonly KeptScalar Offset = new(FirstPosition);
 
     public OptDecoder(PretrainedConfig config)
     {
@@ -62,16 +65,19 @@ internal sealed class OptLayer(PretrainedConfig config, int index) : Module
     public readonly Linear fc1 = new(config.Int("hidden_size"), config.Int("ffn_dim"), config.Flag("enable_bias", true));
     public readonly Linear fc2 = new(config.Int("ffn_dim"), config.Int("hidden_size"), config.Flag("enable_bias", true));
     public readonly LayerNorm final_layer_norm = new(config.Int("hidden_size"), 1e-5);
-    private readonly bool _before = config.Flag("do_layer_norm_before", true);
-    private readonly Func<Tensor, Tensor> _act = Activation.Of(config, "activation_function", "relu");
+
+    /// <summary>The norms stand before attention and feed-forward, else behind.</summary>
+    public bool NormsBefore { get; } = config.Flag("do_layer_norm_before", true);
+
+    public Func<Tensor, Tensor> Act { get; } = Activation.Of(config, "activation_function", "relu");
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {
         using var scope = NewDisposeScope();
-        x = x.Plus(self_attn.Forward(_before ? self_attn_layer_norm.Forward(x, batch) : x, batch));
-        x = _before ? x : self_attn_layer_norm.Forward(x, batch);
-        x = x.Plus(fc2.Forward(_act(fc1.Forward(_before ? final_layer_norm.Forward(x, batch) : x, batch)), batch));
-        return (_before ? x : final_layer_norm.Forward(x, batch)).MoveToOuterDisposeScope();
+        x = x.Plus(self_attn.Forward(NormsBefore ? self_attn_layer_norm.Forward(x, batch) : x, batch));
+        x = NormsBefore ? x : self_attn_layer_norm.Forward(x, batch);
+        x = x.Plus(fc2.Forward(Act(fc1.Forward(NormsBefore ? final_layer_norm.Forward(x, batch) : x, batch)), batch));
+        return (NormsBefore ? x : final_layer_norm.Forward(x, batch)).MoveToOuterDisposeScope();
     }
 }
 
@@ -82,6 +88,10 @@ internal sealed class OptAttention(int hidden, int heads, bool hasBias, int inde
     public readonly Linear q_proj = new(hidden, hidden, hasBias);
     public readonly Linear out_proj = new(hidden, hidden, hasBias);
     private readonly AttentionOptions _options = new(1 / Math.Sqrt(hidden / heads));
+
+    public int Heads => heads;
+
+    public int HeadDim => hidden / heads;
 
     public Tensor Forward(Tensor x, ForwardBatch batch)
     {

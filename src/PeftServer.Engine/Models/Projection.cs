@@ -14,6 +14,9 @@ public abstract class Projection(int inFeatures, int outFeatures) : Site
 
     /// <summary>Takes over a dense weight [out, in], for merging.</summary>
     public abstract void SetDenseWeight(Tensor weight);
+
+    /// <summary>The same for a weight that is part of a wider matrix and is to stay there.</summary>
+    public abstract void PlaceDenseWeight(Tensor weight);
 }
 
 /// <summary><c>torch.nn.Linear</c>: the weight is stored [out, in]. A head may share its weight with an embedding.</summary>
@@ -31,6 +34,8 @@ public sealed class Linear(int inFeatures, int outFeatures, bool hasBias = false
     public override Tensor DenseWeight() => weight.Value.alias();
 
     public override void SetDenseWeight(Tensor weight) => this.weight.Set(weight);
+
+    public override void PlaceDenseWeight(Tensor weight) => this.weight.Set(weight);
 }
 
 /// <summary>transformers' <c>Conv1D</c>: a linear map whose weight is stored [in, out], as GPT-2's checkpoints have it.</summary>
@@ -55,5 +60,13 @@ public sealed class Conv1D(int inFeatures, int outFeatures) : Projection(inFeatu
     {
         using var scope = NewDisposeScope();
         this.weight.Set(weight.t().contiguous().MoveToOuterDisposeScope());
+    }
+
+    public override void PlaceDenseWeight(Tensor weight)
+    {
+        using (weight)
+        {
+            this.weight.Set(weight.t());
+        }
     }
 }

@@ -23,9 +23,13 @@ public sealed class RotaryEmbedding
         _ = config.Has("rope_scaling"); // some configs say both
         rope = kind is not null && rope?.Section(kind) is { } own ? own : rope;
         theta = rope?.Number("rope_theta", config.Number(oldTheta, theta)) ?? config.Number(oldTheta, theta);
+        Dimensions = headDim;
         _frequencies = RotaryFrequencies.Of(config, headDim, rope, theta);
         _attention = _frequencies.Attention == 1 ? null : new KeptScalar(_frequencies.Attention);
     }
+
+    /// <summary>Dimensions of a head that turn.</summary>
+    public int Dimensions { get; }
 
     /// <summary>Whether long sequences turn otherwise than short ones.</summary>
     public bool DependsOnLength => _frequencies.FirstLong < int.MaxValue;

@@ -58,7 +58,6 @@ internal static class TrainingSteps
     private static string? CpuObstacle(FastDecoder model, TrainingArguments arguments) =>
         model.Model.Dtype is not ScalarType.Float32 ? "the base is not in float32"
         : arguments.Quantization is not BaseQuantization.None ? "the base is packed"
-        : !CpuBlockKernels.Suits(model.Hidden) || !model.Blocks.All(block => CpuBlockKernels.Suits(block.FeedForwardWidth))
-            || !CpuBlockKernels.Suits(model.Heads.HeadDim / 2) ? "the model's widths do not suit the kernels"
+        : !CpuBlockKernels.Suits(model.Hidden) || !model.Blocks.All(block => CpuBlockKernels.Suits(block.FeedForwardWidth)) ? "the model's widths do not suit the kernels"
         : null;
 }

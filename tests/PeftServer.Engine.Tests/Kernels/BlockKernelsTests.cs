@@ -12,6 +12,8 @@ public sealed class BlockKernelsTests
     private const int Hidden = 192;
     private static readonly HeadLayout Heads = new(4, 2, 64);
 
+    private static readonly Lazy<CudaBlockKernels> OnGpu = new(() => new CudaBlockKernels(0)); // compiled once
+
     public static TheoryData<string> Targets => ["cpu", "cuda:0"];
 
     /// <summary>Every form of norm, a bias behind one of them.</summary>
@@ -70,23 +72,30 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(residual, expected);
     }
 
+    /// <summary>All of a head turns, whole groups of eight pairs of it, or any number; q, k and v of a head apart or together.</summary>
+    public static TheoryData<string, bool, int, bool> Turns =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from sideBySide in new[] { false, true }
+           from turning in new[] { 64, 16, 20 }
+           from headByHead in new[] { false, true }
+           select new TheoryDataRow<string, bool, int, bool>(target, sideBySide, turning, headByHead),
+    ];
+
     [Theory]
-    [InlineData("cpu", false)]
-    [InlineData("cpu", true)]
-    [InlineData("cuda:0", false)]
-    [InlineData("cuda:0", true)]
-    public void Rope_AndBack_EqualsTheTwin(string target, bool sideBySide)
+    [MemberData(nameof(Turns))]
+    public void Rope_AndBack_EqualsTheTwin(string target, bool sideBySide, int turning, bool headByHead)
     {
         using var world = World.On(target);
-        var heads = Heads with { SideBySide = sideBySide };
-        var qkv = world.Random(Tokens, Heads.Width);
-        var (expected, angles) = (qkv.clone(), world.Angles(Tokens, Heads.HeadDim / 2));
+        var heads = new HeadLayout(4, headByHead ? 4 : 2, 64, sideBySide) { Turning = turning, HeadByHead = headByHead };
+        var qkv = world.Random(Tokens, heads.Width);
+        var (expected, angles) = (qkv.clone(), world.Angles(Tokens, turning / 2));
         world.Kernels.Rope(qkv, angles.cos(), angles.sin(), heads);
         world.Twin.Rope(expected, angles.cos(), angles.sin(), heads);
         world.ShouldAgree(qkv, expected);
 
-        var (dq, dk, dv) = (world.Random(Tokens, 4, 64), world.Random(Tokens, 2, 64), world.Random(Tokens, 2, 64));
-        var (back, expectedBack) = (world.Empty(Tokens, Heads.Width + 64).narrow(1, 0, Heads.Width), world.Empty(Tokens, Heads.Width));
+        var (dq, dk, dv) = (world.Random(Tokens, 4, 64), world.Random(Tokens, heads.KeyValueHeads, 64), world.Random(Tokens, heads.KeyValueHeads, 64));
+        var (back, expectedBack) = (world.Empty(Tokens, heads.Width + 64).narrow(1, 0, heads.Width), world.Empty(Tokens, heads.Width));
         world.Kernels.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), back, heads);
         world.Twin.RopeBackward(dq, dk, dv, angles.cos(), angles.sin(), expectedBack, heads);
         world.ShouldAgree(back, expectedBack);
@@ -129,11 +138,46 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(rows, expected);
     }
 
+    public static TheoryData<string, string> Activations =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from form in Enum.GetNames<GateForm>()
+           select new TheoryDataRow<string, string>(target, form),
+    ];
+
     [Theory]
-    [InlineData("cpu", "Silu")]
-    [InlineData("cpu", "Gelu")]
-    [InlineData("cuda:0", "Silu")]
-    [InlineData("cuda:0", "Gelu")]
+    [MemberData(nameof(Activations))]
+    public void Activate_AndBackward_EqualsTheTwinAndAutograd(string target, string activation)
+    {
+        var form = Enum.Parse<GateForm>(activation);
+        using var world = World.On(target);
+        var (x, grad) = (world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Random(Tokens, Hidden + 64).narrow(1, 0, Hidden));
+        x.Scale(3);
+        var (hidden, expected) = (world.Empty(Tokens, Hidden + 64).narrow(1, 0, Hidden), world.Empty(Tokens, Hidden));
+        world.Kernels.Activate(form, x, hidden);
+        world.Twin.Activate(form, x, expected);
+        world.ShouldAgree(hidden, expected);
+
+        var (expectedGradient, product) = (x.clone(), world.Empty(Tokens, Hidden));
+        var recorded = x.detach().to(ScalarType.Float32).requires_grad_(true);
+        Activated(form, recorded).backward([grad.to(ScalarType.Float32)]);
+        world.Kernels.ActivateBackward(form, grad, x, product);
+        world.Twin.ActivateBackward(form, grad, expectedGradient, world.Empty(Tokens, Hidden));
+        world.ShouldAgree(product, expected);
+        world.ShouldAgree(x, expectedGradient);
+        world.ShouldAgree(expectedGradient, recorded.grad!);
+    }
+
+    private static Tensor Activated(GateForm form, Tensor x) => form switch
+    {
+        GateForm.Silu => F.silu(x),
+        GateForm.Gelu => Activation.TanhGelu(x),
+        GateForm.ExactGelu => F.gelu(x),
+        _ => F.relu(x),
+    };
+
+    [Theory]
+    [MemberData(nameof(Activations))]
     public void Gate_AndBackward_EqualsTheTwinAndAutograd(string target, string gate)
     {
         var form = Enum.Parse<GateForm>(gate);
@@ -149,7 +193,7 @@ public sealed class BlockKernelsTests
         var product = world.Empty(Tokens, Hidden);
         var recorded = gateUp.detach().to(ScalarType.Float32).requires_grad_(true);
         var halves = recorded.chunk(2, -1);
-        (form is GateForm.Silu ? F.silu(halves[0]) : Activation.TanhGelu(halves[0])).mul(halves[1]).backward([grad.to(ScalarType.Float32)]);
+        Activated(form, halves[0]).mul(halves[1]).backward([grad.to(ScalarType.Float32)]);
         world.Kernels.GateBackward(form, grad, gateUp, product);
         world.Twin.GateBackward(form, grad, expectedGradient, world.Empty(Tokens, Hidden));
         world.ShouldAgree(product, expected);
@@ -235,9 +279,11 @@ public sealed class BlockKernelsTests
     {
         { "cpu", [0, 5, 6, 37], null, null }, { "cpu", [0, 37], null, null }, { "cpu", [0, 18, 36], null, null }, { "cpu", [0, 5, 6, 37], 7, null },
         { "cpu", [0, 5, 6, 37], null, 3 }, { "cpu", [0, 18, 36], 7, 3 }, { "cpu", [0, 1100], 600, 3 },
+        { "cpu", [0, 17, 60, 61, 81, 100, 143], null, 3 }, { "cpu", [0, 17, 60, 61, 81, 100, 143], 9, 3 }, { "cpu", [0, 20, 540, 1140, 1160], null, 3 },
         { "cuda:0", [0, 5, 6, 37], null, null }, { "cuda:0", [0, 37], null, null }, { "cuda:0", [0, 18, 36], null, null }, { "cuda:0", [0, 128, 256, 384], null, null },
         { "cuda:0", [0, 5, 6, 37], 7, null }, { "cuda:0", [0, 300], 64, null }, { "cuda:0", [0, 18, 36], 18, null },
         { "cuda:0", [0, 5, 6, 37], null, 3 }, { "cuda:0", [0, 18, 36], 7, 3 }, { "cuda:0", [0, 1100], 600, 3 }, { "cuda:0", [0, 1300, 2600], null, 50 },
+        { "cuda:0", [0, 17, 60, 61, 81, 100, 143], null, 3 }, { "cuda:0", [0, 17, 60, 61, 81, 100, 143], 9, 3 }, { "cuda:0", [0, 20, 540, 1140, 1160], null, 3 },
     };
 
     [Theory]
@@ -246,7 +292,7 @@ public sealed class BlockKernelsTests
     {
         var scope = new AttentionScope(0.125, window, cap);
         using var world = World.On(target);
-        var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
+        using var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
         var qkv = world.Random(starts[^1], Heads.Width);
         var (q, k, v) = (qkv.narrow(1, 0, 256).view(-1, 4, 64), qkv.narrow(1, 256, 128).view(-1, 2, 64), qkv.narrow(1, 384, 128).view(-1, 2, 64));
         var grad = world.Random(starts[^1], 4, 64);
@@ -271,7 +317,7 @@ public sealed class BlockKernelsTests
     {
         var scope = new AttentionScope(0.0625);
         using var world = World.On(target);
-        var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
+        using var borders = new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: world.Device));
         var (q, k, v) = (world.Random(256, 4, 256), world.Random(256, 1, 256), world.Random(256, 1, 256));
         var grad = world.Random(256, 4, 256);
 
@@ -302,6 +348,46 @@ public sealed class BlockKernelsTests
         var y = world.Kernels.GroupedProduct(x, matrices, turned, tensor(ends, dtype: ScalarType.Int32, device: world.Device));
 
         world.ShouldAgree(y, expected);
+    }
+
+    /// <summary>Both ways a matrix can lie, parts of wider rows, results added to what is there; and the second time by the choice of the first.</summary>
+    public static TheoryData<string, bool, bool, bool, bool> Products =>
+    [
+        .. from target in new[] { "cpu", "cuda:0" }
+           from tuned in target == "cpu" ? [false] : new[] { false, true }
+           from turnsA in new[] { false, true }
+           from turnsB in new[] { false, true }
+           from adds in new[] { false, true }
+           select new TheoryDataRow<string, bool, bool, bool, bool>(target, tuned, turnsA, turnsB, adds),
+    ];
+
+    [Theory]
+    [MemberData(nameof(Products))]
+    public void Product_AnyLayout_EqualsTheTwin(string target, bool tuned, bool turnsA, bool turnsB, bool adds)
+    {
+        using var world = World.On(target);
+        var kernels = tuned ? new CudaBlockKernels(0, tunesProducts: true) : world.Kernels;
+        foreach (var (rows, columns, inner) in ((int, int, int)[])[(600, 320, 256), (40, 64, 512), (520, 320, 256), (600, 320, 256)])
+        {
+            var (a, b) = (world.Random(turnsA ? inner : rows, 768), world.Random(turnsB ? columns : inner, 768));
+            (a, b) = (a.narrow(1, 0, turnsA ? rows : inner), b.narrow(1, 128, turnsB ? inner : columns));
+            (a, b) = (turnsA ? a.t() : a, turnsB ? b.t() : b);
+            var wide = world.Random(rows, columns + 64);
+            var expected = wide.clone();
+
+            kernels.Product(a, b, wide.narrow(1, 0, columns), adds);
+
+            var product = a.to(ScalarType.Float32).mm(b.to(ScalarType.Float32));
+            var place = expected.narrow(1, 0, columns);
+            place.copy_(adds ? product.Plus(place.to(ScalarType.Float32)) : product);
+            world.ShouldAgree(wide, expected);
+        }
+
+        if (tuned)
+        {
+            ((CudaBlockKernels)kernels).Products!.Timings.Count.ShouldBe(2, "shapes of nearly as many rows share a choice");
+            ((CudaBlockKernels)kernels).Products!.Timings.ShouldAllBe(timing => timing.Proposals > 0);
+        }
     }
 
     [Theory]
@@ -417,7 +503,7 @@ public sealed class BlockKernelsTests
             }
 
             Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
-            return new World(Devices.Parse(target), ScalarType.BFloat16, new CudaBlockKernels(0));
+            return new World(Devices.Parse(target), ScalarType.BFloat16, OnGpu.Value);
         }
 
         public Tensor Random(params long[] shape) => randn(shape, generator: _generator).to(_dtype, Device);

@@ -18,13 +18,25 @@ public sealed class TrainingStepsTests
     [InlineData("olmo2", "")]
     [InlineData("cohere", "")]
     [InlineData("mixtral", "\"num_local_experts\": 4,")]
+    [InlineData("granite", "\"mlp_bias\": true,")]
+    [InlineData("starcoder2", "")]
+    [InlineData("stablelm", "")]
+    [InlineData("phi", "")]
+    [InlineData("gpt_neox", "")]
+    [InlineData("falcon", "")]
+    [InlineData("opt", "")]
+    [InlineData("gpt2", "")]
+    [InlineData("gptj", "\"rotary_dim\": 8,")]
     public void Create_AFamilyThatTheStepKnows_ReportsTheHandWrittenStep(string type, string fields) =>
         Create(type, fields).ShouldBe((typeof(FastLlamaStep), "Training with the hand-written step."));
 
     [Theory]
-    [InlineData("starcoder2", "", "starcoder2 has no hand-written step yet")]
-    [InlineData("gemma2", "\"hidden_activation\": \"relu\",", "gemma2 has no hand-written step yet")]
-    [InlineData("granite", "\"mlp_bias\": true,", "linear layers beside q, k and v have biases")]
+    [InlineData("bloom", "", "bloom has no hand-written step yet")]
+    [InlineData("gemma2", "\"hidden_activation\": \"mish\",", "gemma2 has no hand-written step yet")]
+    [InlineData("stablelm", "\"qk_layernorm\": true,", "stablelm has no hand-written step yet")]
+    [InlineData("phi", "\"qk_layernorm\": true,", "phi has no hand-written step yet")]
+    [InlineData("falcon", "\"new_decoder_architecture\": true, \"num_kv_heads\": 2,", "falcon has no hand-written step yet")]
+    [InlineData("falcon", "\"alibi\": true,", "falcon has no hand-written step yet")]
     public void Create_WhatItDoesNotKnow_ReportsThePlainCodeAndWhy(string type, string fields, string reason) =>
         Create(type, fields).ShouldBe((typeof(AutogradStep), $"Training with plain tensor code under autograd: {reason}."));
 

@@ -10,16 +10,14 @@ internal sealed class FastAttention : IDisposable
     private readonly BlockKernels _kernels;
     private readonly FoldedProjection _qkv;
     private readonly FoldedProjection _o;
-    private readonly Tensor? _bias; // of q, k and v: [(H + 2G)·D]
     private readonly NormWeights _inputNorm;
     private readonly NormWeights _queryNorm;
     private readonly NormWeights _keyNorm;
     private readonly FastEnd _end;
 
-    public FastAttention(FastBlock block, Func<IReadOnlyList<Linear>, FoldedProjection> fold, BlockKernels kernels)
+    public FastAttention(FastBlock block, Func<IReadOnlyList<Projection>, FoldedProjection> fold, BlockKernels kernels)
     {
         (_block, _kernels) = (block, kernels);
-        _bias = block.Qkv[0].bias is null ? null : cat([.. block.Qkv.Select(site => site.bias!.Value)]).DetachFromDisposeScope();
         (_qkv, _o) = (fold(block.Qkv), fold([block.O]));
         (_inputNorm, _queryNorm, _keyNorm) = (NormWeights.Of(block.InputNorm), NormWeights.Of(block.QueryNorm), NormWeights.Of(block.KeyNorm));
         _end = new FastEnd(block.AttentionEnd, kernels);
@@ -48,15 +46,14 @@ internal sealed class FastAttention : IDisposable
             u = _qkv.Ranks(normed);
         }
 
-        if (_bias is not null)
+        var (raw, statsOfHeads) = NormHeads(qkv);
+        if (_block.Rotary is not null)
         {
-            _kernels.AddBias(qkv, _bias);
+            var (cos, sin) = batch.Angles(_block.Rotary, Heads);
+            _kernels.Rope(qkv, cos, sin, Heads);
         }
 
-        var (raw, statsOfHeads) = NormHeads(qkv);
-        var (cos, sin) = batch.Angles(_block.Rotary);
-        _kernels.Rope(qkv, cos, sin, Heads);
-        var (q, k, v) = Split(qkv);
+        var (q, k, v) = Heads.Split(qkv);
         var heads = _kernels.Attention(q, k, v, batch.Borders, _block.Scope);
         var (projected, outputU) = _o.ForwardApart(heads.Output.view(-1, _o.InFeatures));
         var answer = _end.Normalizes ? empty_like(projected) : projected; // [n, hidden]
@@ -81,11 +78,11 @@ internal sealed class FastAttention : IDisposable
         var rows = _end.Backward(gradRows, part.Projected, part.EndStats, _o.OutFeatures);
         var (dOutput, dOutputRanks) = _o.BackwardInput(rows);
         _o.AddGradients(rows.narrow(1, 0, _o.OutFeatures), part.Heads.Output.view(-1, _o.InFeatures), part.OutputU, dOutputRanks);
-        var (q, k, v) = Split(part.Qkv);
+        var (q, k, v) = Heads.Split(part.Qkv);
         var (dq, dk, dv) = _kernels.AttentionBackward(dOutput.view(-1, Heads.QueryHeads, Heads.HeadDim), q, k, v, part.Heads, batch.Borders, _block.Scope);
         var dQkvRows = _qkv.NewOutput(input.size(0));
         var dQkv = _qkv.Output(dQkvRows); // [n, (H + 2G)·D]
-        var (cos, sin) = batch.Angles(_block.Rotary);
+        var (cos, sin) = batch.Angles(_block.Rotary, Heads);
         _kernels.RopeBackward(dq, dk, dv, cos, sin, dQkv, Heads);
         NormHeadsBackward(dQkv, part);
         if (dInput is null)
@@ -103,7 +100,6 @@ internal sealed class FastAttention : IDisposable
     {
         _qkv.Dispose();
         _o.Dispose();
-        _bias?.Dispose();
         _inputNorm.Dispose();
         _queryNorm.Dispose();
         _keyNorm.Dispose();
@@ -154,14 +150,9 @@ internal sealed class FastAttention : IDisposable
     private Tensor Queries(Tensor qkv) => qkv.narrow(1, 0, Heads.QueryWidth);
 
     private Tensor Keys(Tensor qkv) => qkv.narrow(1, Heads.QueryWidth, Heads.KeyValueWidth);
-
-    private (Tensor Q, Tensor K, Tensor V) Split(Tensor qkv) => (
-        Queries(qkv).view(-1, Heads.QueryHeads, Heads.HeadDim),
-        Keys(qkv).view(-1, Heads.KeyValueHeads, Heads.HeadDim),
-        qkv.narrow(1, Heads.QueryWidth + Heads.KeyValueWidth, Heads.KeyValueWidth).view(-1, Heads.KeyValueHeads, Heads.HeadDim));
 }
 
-/// <summary>Fused rows [q | k | v] after the rotation, LoRA's u of them, the norm's factors, the heads, LoRA's u of the output.</summary>
+/// <summary>Fused rows of q, k and v after the rotation, LoRA's u of them, the norm's factors, the heads, LoRA's u of the output.</summary>
 internal sealed record AttentionPart(Tensor Qkv, Tensor U, Tensor Stats, AttentionState Heads, Tensor OutputU) : IDisposable
 {
     /// <summary>q and k before they were normed, and the factors of these norms, where there are such.</summary>

@@ -4,8 +4,8 @@ using PeftServer.Engine.Models;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
-/// A decoder of Llama's shape as the hand-written step sees it: embedding, blocks, norm, head. Llama itself, and those relatives whose
-/// differences the step knows; each difference is a field here or in <see cref="FastBlock"/>.
+/// A decoder as the hand-written step sees it: embedding, blocks, norm, head. What one family does otherwise than Llama is a field here or in
+/// <see cref="FastBlock"/>; <see cref="FastFamilies"/> fills them in.
 /// </summary>
 /// <param name="Model">The model itself.</param>
 /// <param name="Embedding">Of its tokens.</param>
@@ -18,6 +18,12 @@ internal sealed record FastDecoder(
 {
     /// <summary>What embedded tokens are multiplied by.</summary>
     public double EmbeddingScale { get; init; } = 1;
+
+    /// <summary>Vectors of the positions that are added to those of the tokens; null: there are none.</summary>
+    public Embedding? Positions { get; init; }
+
+    /// <summary>The row of <see cref="Positions"/> that a sequence begins at.</summary>
+    public long FirstPosition { get; init; }
 
     /// <summary>What is done to the head's scores.</summary>
     public ScoreForm Scores { get; init; } = ScoreForm.Plain;
@@ -33,86 +39,26 @@ internal sealed record FastDecoder(
     public HeadLayout Heads => Blocks[0].Heads;
 
     /// <summary>Every linear map of the blocks.</summary>
-    public IEnumerable<Linear> Projections => Blocks.SelectMany(block => block.Projections);
+    public IEnumerable<Projection> Projections => Blocks.SelectMany(block => block.Projections);
 
     /// <summary>The model in these terms; null with the <paramref name="obstacle"/> where something of it is not known here.</summary>
     public static FastDecoder? Of(CausalLanguageModel model, out string obstacle)
     {
-        var decoder = model switch
-        {
-            LlamaForCausalLM llama => new FastDecoder(
-                model, llama.model.embed_tokens, [.. llama.model.layers.Select(layer => Block(layer))], llama.model.norm, llama.lm_head, [llama.model.Rotary]),
-            DecoderForCausalLM { Decoder: LlamaVariantModel relative } other when IsKnown(relative) => new FastDecoder(
-                model, relative.embed_tokens, [.. relative.layers.Select((layer, index) => Block(layer, relative.Variant, index))], relative.norm!, other.Head,
-                relative.LocalRotary is { } local ? [relative.Rotary, local] : [relative.Rotary])
-            {
-                EmbeddingScale = relative.Variant.EmbeddingScale,
-                Scores = new ScoreForm(other.ScoreScale, other.ScoreCap),
-            },
-            _ => null,
-        };
-        obstacle = decoder is null ? $"{model.Config.ModelType} has no hand-written step yet"
-            : decoder.Projections.Append(decoder.Head).Any(linear => linear.bias is not null && !decoder.Blocks.Any(block => block.Qkv.Contains(linear)))
-                ? "linear layers beside q, k and v have biases"
-            : "";
-        return obstacle.Length == 0 ? decoder : null;
-    }
-
-    private static bool IsKnown(LlamaVariantModel model)
-    {
-        var variant = model.Variant;
-        var isPlainBehind = variant is { Norms: NormLayout.Before, ResidualScale: 1 }; // nothing between a sublayer's answer and the stream
-        return variant is { Mlp: MlpForm.Gated or MlpForm.GatedFused, OutIsDense: false } and ({ QkNorm: QkNorm.None } or { NormOfHeads: null }) && GateOf(variant.Act) is not null && model.norm is not null
-            && variant.RotaryDim == variant.HeadDim && (variant.ResidualScale == 1 || variant.Norms is NormLayout.Before)
-            && model.layers.All(layer => layer.mlp is VariantMlp || (layer.mlp is SparseMoe && isPlainBehind));
-    }
-
-    private static GateForm? GateOf(Func<Tensor, Tensor> act) => act == Activation.Silu ? GateForm.Silu : act == Activation.TanhGelu ? GateForm.Gelu : null;
-
-    private static FastBlock Block(LlamaDecoderLayer layer) => new(
-        [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj], layer.self_attn.o_proj, [layer.mlp.gate_proj, layer.mlp.up_proj],
-        layer.mlp.down_proj, layer.self_attn.Heads, new AttentionScope(1 / Math.Sqrt(layer.self_attn.Heads.HeadDim)))
-    {
-        InputNorm = layer.input_layernorm,
-        MiddleNorm = layer.post_attention_layernorm,
-    };
-
-    private static FastBlock Block(VariantLayer layer, LlamaVariant variant, int index)
-    {
-        var (attention, mlp, window) = (layer.self_attn, layer.mlp as VariantMlp, variant.Window(index));
-        var behind = variant.Norms is NormLayout.Around or NormLayout.Behind;
-        return new FastBlock(
-            attention.qkv_proj is { } fused ? [fused] : [attention.q_proj!, attention.k_proj!, attention.v_proj!], attention.o_proj!,
-            mlp is null ? [] : mlp.gate_up_proj is { } both ? [both] : [mlp.gate_proj!, mlp.up_proj!], mlp?.down_proj,
-            new HeadLayout(variant.Heads, variant.KeyValueHeads, variant.HeadDim, variant.InterleavedRotary),
-            new AttentionScope(variant.Scale ?? 1 / Math.Sqrt(variant.HeadDim), window, variant.SoftCap))
-        {
-            Gate = GateOf(variant.Act)!.Value,
-            Experts = layer.mlp as SparseMoe,
-            InputNorm = layer.input_layernorm,
-            MiddleNorm = variant.Norms switch
-            {
-                NormLayout.Before => layer.post_attention_layernorm,
-                NormLayout.Around => layer.pre_feedforward_layernorm,
-                NormLayout.Parallel => layer.input_layernorm,
-                _ => null,
-            },
-            AttentionEnd = new SublayerEnd(behind ? layer.post_attention_layernorm : null, variant.ResidualScale),
-            MlpEnd = new SublayerEnd(behind ? layer.post_feedforward_layernorm : null, variant.ResidualScale),
-            IsParallel = variant.Norms is NormLayout.Parallel,
-            QueryNorm = (Site?)attention.q_norm,
-            KeyNorm = (Site?)attention.k_norm,
-            NormsWholeRows = variant.QkNorm is QkNorm.All,
-            Rotary = !variant.Turns(index) ? null : variant.LocalRotary && window is not null ? 1 : 0,
-        };
+        var decoder = FastFamilies.Find(model);
+        obstacle = decoder is null ? $"{model.Config.ModelType} has no hand-written step yet" : "";
+        return decoder;
     }
 }
 
 /// <summary>A block: the linear maps that share an input stand together, one or several to a product.</summary>
 internal sealed record FastBlock(
-    IReadOnlyList<Linear> Qkv, Linear O, IReadOnlyList<Linear> GateUp, Linear? Down, HeadLayout Heads, AttentionScope Scope)
+    IReadOnlyList<Projection> Qkv, Projection O, IReadOnlyList<Projection> GateUp, Projection? Down, HeadLayout Heads, AttentionScope Scope)
 {
+    /// <summary>The activation of the feed-forward.</summary>
     public GateForm Gate { get; init; }
+
+    /// <summary>The feed-forward is a(gate) · up, else a(up), and then up alone is <see cref="GateUp"/>.</summary>
+    public bool IsGated { get; init; } = true;
 
     /// <summary>The feed-forward, where it is one of experts and not of <see cref="GateUp"/> and <see cref="Down"/>.</summary>
     public SparseMoe? Experts { get; init; }
@@ -147,7 +93,7 @@ internal sealed record FastBlock(
     /// <summary>By which of the decoder's angles q and k turn with the position; null: they do not.</summary>
     public int? Rotary { get; init; } = 0;
 
-    public IEnumerable<Linear> Projections => Down is null ? [.. Qkv, O] : [.. Qkv, O, .. GateUp, Down];
+    public IEnumerable<Projection> Projections => Down is null ? [.. Qkv, O] : [.. Qkv, O, .. GateUp, Down];
 }
 
 /// <summary>What becomes of the answer of attention or of the feed-forward before the stream takes it: a norm, or a factor.</summary>

@@ -7,7 +7,7 @@ using PeftServer.Engine.Native;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
-/// One block of Llama's shape, forward and backward by hand: how the stream goes around attention and feed-forward. It comes as (x, y) with
+/// One block, forward and backward by hand: how the stream goes around attention and feed-forward. It comes as (x, y) with
 /// x + y still to be added, because adding and norming is one kernel.
 /// </summary>
 internal sealed class FastLlamaLayer : IDisposable
@@ -21,7 +21,7 @@ internal sealed class FastLlamaLayer : IDisposable
         _block = block;
         var parts = adapter.Parts.ToDictionary(entry => entry.Site, entry => (LoraProjection)entry.Part);
         var (device, dtype) = (adapter.Model.Device, adapter.Model.Dtype);
-        FoldedProjection Fold(IReadOnlyList<Linear> sites) => new([.. sites.Select(site => (site, parts.GetValueOrDefault(site)))], device, dtype, kernels);
+        FoldedProjection Fold(IReadOnlyList<Projection> sites) => new([.. sites.Select(site => (site, parts.GetValueOrDefault(site)))], device, dtype, kernels);
         _attention = new FastAttention(block, Fold, kernels);
         _mlp = block.Experts is null ? new FastMlp(block, Fold, kernels) : new FastExperts(block, kernels);
     }
@@ -138,11 +138,23 @@ internal sealed record LayerState(Tensor Input, AttentionPart? Attention, Tensor
 }
 
 /// <summary>A packed batch as the fast step needs it: cosines and sines [n, D/2] in float32 of each kind of layer, borders on host and device.</summary>
-internal sealed record FastBatch(IReadOnlyList<(Tensor Cos, Tensor Sin)> Turns, PackedBorders Borders)
+internal sealed record FastBatch(IReadOnlyList<(Tensor Cos, Tensor Sin)> Turns, PackedBorders Borders) : IDisposable
 {
     private (Tensor Cos, Tensor Sin)? _still;
 
     /// <summary>The angles by which heads turn; those of no turn for a layer that does not.</summary>
-    public (Tensor Cos, Tensor Sin) Angles(int? kind) => kind is { } turning ? Turns[turning]
-        : _still ??= (ones_like(Turns[0].Cos).DetachFromDisposeScope(), zeros_like(Turns[0].Sin).DetachFromDisposeScope());
+    public (Tensor Cos, Tensor Sin) Angles(int? kind, HeadLayout heads) => kind is { } turning ? Turns[turning] : _still ??= Still(heads);
+
+    public void Dispose()
+    {
+        Borders.Dispose();
+        _still?.Cos.Dispose();
+        _still?.Sin.Dispose();
+    }
+
+    private (Tensor Cos, Tensor Sin) Still(HeadLayout heads)
+    {
+        long[] shape = [Borders.Starts[^1], heads.Turning / 2];
+        return (ones(shape, device: Borders.OnDevice.device).DetachFromDisposeScope(), zeros(shape, device: Borders.OnDevice.device).DetachFromDisposeScope());
+    }
 }

@@ -8,7 +8,7 @@ using PeftServer.Engine.Quantization;
 namespace PeftServer.Engine.Training.Fast;
 
 /// <summary>
-/// The fast tier: forward and backward of Llama and its nearest relatives with LoRA, written by hand over <see cref="BlockKernels"/>, without autograd. The plain
+/// The fast tier: forward and backward of decoders with LoRA, written by hand over <see cref="BlockKernels"/>, without autograd. The plain
 /// tier is its measure: a test compares losses and gradients of both.
 /// </summary>
 internal sealed class FastLlamaStep : ITrainingStep
@@ -21,6 +21,8 @@ internal sealed class FastLlamaStep : ITrainingStep
 
     private readonly FastDecoder _model;
     private readonly NormWeights _norm;
+    private readonly Tensor? _headBias; // [vocabulary, rounded up]
+    private readonly KeptScalar _firstPosition;
     private readonly BlockKernels _kernels;
     private readonly List<FastLlamaLayer> _layers;
     private readonly ILoraPacker _packer;
@@ -40,6 +42,8 @@ internal sealed class FastLlamaStep : ITrainingStep
         _model = FastDecoder.Of(model, out var obstacle) ?? throw new NotSupportedException($"{obstacle}.");
         using var frozen = no_grad();
         _norm = NormWeights.Of(_model.Norm);
+        _firstPosition = new KeptScalar(_model.FirstPosition);
+        _headBias = _model.Head.bias is { } bias ? F.pad(bias.Value, [0, ScoreColumns - bias.Shape[0]]).DetachFromDisposeScope() : null;
         _layers = [.. _model.Blocks.Select(block => new FastLlamaLayer(block, adapter, kernels))];
         _packer = kernels.CreatePacker([.. _layers.SelectMany(layer => layer.Blocks)]);
         var (memory, device) = (new StepMemory(_model, adapter, QuantizationOf(_model)), model.Device);
@@ -56,7 +60,7 @@ internal sealed class FastLlamaStep : ITrainingStep
         (_, not LoraAdapter) => $"{adapter.Config.PeftType} has no hand-written step yet",
         _ when adapter.Model != model => "layers are replicated",
         _ when dropout > 0 => "lora_dropout is not 0",
-        _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { IsPlain: true } || entry.Site is not Linear || entry.Site.Path == model.OutputHead)
+        _ when adapter.Parts.Any(entry => entry.Part is not LoraProjection { IsPlain: true } || entry.Site is not Projection || entry.Site.Path == model.OutputHead)
             => "the adapter has parts beside LoRA on the blocks' linear layers",
         _ => null,
     };
@@ -101,13 +105,18 @@ internal sealed class FastLlamaStep : ITrainingStep
         using var packed = ForwardBatch.Packed(batch.Sequences, [], device);
         var turns = _model.Rotaries.Select(rotary => rotary.At(packed, ScalarType.Float32)).Select(angle => (angle.Cos.squeeze(1), angle.Sin.squeeze(1))).ToList();
         var starts = batch.Starts;
-        var fast = new FastBatch(turns, new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
+        using var fast = new FastBatch(turns, new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
 
         var states = new Stack<LayerState>();
         var x = _model.Embedding.Frozen(packed.Ids); // [n, hidden]
         if (_model.EmbeddingScale != 1)
         {
             x.Scale(_model.EmbeddingScale);
+        }
+
+        if (_model.Positions is { } table)
+        {
+            x.Add(table.Frozen(packed.Positions.add(_firstPosition)));
         }
 
         Tensor? y = null;
@@ -145,7 +154,11 @@ internal sealed class FastLlamaStep : ITrainingStep
         _host.Dispose();
         _layers.ForEach(layer => layer.Dispose());
         _norm.Dispose();
+        _headBias?.Dispose();
     }
+
+    /// <summary>Columns of a row of scores: rows begin at whole groups of eight, as the kernels read them.</summary>
+    private long ScoreColumns => (_model.Head.OutFeatures + 7) / 8 * 8;
 
     /// <summary>
     /// Final norm, scores and loss of the targets, so many at a time;
@@ -159,16 +172,21 @@ internal sealed class FastLlamaStep : ITrainingStep
         _kernels.AddNorm(x, y, _norm, sum, normed, stats);
 
         var dNormed = zeros_like(normed);
-        var columns = (_model.Head.OutFeatures + 7) / 8 * 8; // rows begin at whole groups of eight, as the kernels read them
         for (var start = 0; start < batch.Targets.Length; start += chunk)
         {
             using var inner = NewDisposeScope();
             var end = Math.Min(start + chunk, batch.Targets.Length);
             var sources = tensor(batch.Sources[start..end], device: device); // [m]
-            var logits = empty([end - start, columns], dtype: x.dtype, device: device).narrow(1, 0, _model.Head.OutFeatures); // [m, vocab]
-            Aten.Product(normed.index_select(0, sources), head.t(), logits);
+            var rows = empty([end - start, ScoreColumns], dtype: x.dtype, device: device);
+            var logits = rows.narrow(1, 0, _model.Head.OutFeatures); // [m, vocab]
+            _kernels.Product(normed.index_select(0, sources), head.t(), logits);
+            if (_headBias is not null)
+            {
+                _kernels.AddBias(rows, _headBias);
+            }
+
             _kernels.CrossEntropy(logits, tensor(batch.Targets[start..end], device: device), loss, correct, scale, _model.Scores);
-            dNormed.index_copy_(0, sources, logits.mm(head)); // a token is the source of one target at most
+            dNormed.index_copy_(0, sources, _kernels.Product(logits, head)); // a token is the source of one target at most
         }
 
         var grad = empty([x.size(0), x.size(1) + _layers.Max(layer => layer.GradientRoom)], dtype: x.dtype, device: device); // [n, hidden + room]

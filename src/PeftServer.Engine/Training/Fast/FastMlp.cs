@@ -3,7 +3,7 @@ using PeftServer.Engine.Models;
 
 namespace PeftServer.Engine.Training.Fast;
 
-/// <summary>The gated feed-forward of a block, from the stream to its answer.</summary>
+/// <summary>The feed-forward of a block, with a gate or without, from the stream to its answer.</summary>
 internal sealed class FastMlp : FastFeedForward
 {
     private readonly FastBlock _block;
@@ -13,7 +13,7 @@ internal sealed class FastMlp : FastFeedForward
     private readonly NormWeights _norm;
     private readonly FastEnd _end;
 
-    public FastMlp(FastBlock block, Func<IReadOnlyList<Linear>, FoldedProjection> fold, BlockKernels kernels)
+    public FastMlp(FastBlock block, Func<IReadOnlyList<Projection>, FoldedProjection> fold, BlockKernels kernels)
     {
         (_block, _kernels) = (block, kernels);
         (_gateUp, _down) = (fold(block.GateUp), fold([block.Down!]));
@@ -30,7 +30,15 @@ internal sealed class FastMlp : FastFeedForward
         using var scope = NewDisposeScope();
         var state = GateUp(x, delta, sum);
         var hidden = _down.NewInput(x.size(0));
-        _kernels.Gate(_block.Gate, _gateUp.Output(state.GateUp), _down.Columns(hidden));
+        if (_block.IsGated)
+        {
+            _kernels.Gate(_block.Gate, _gateUp.Output(state.GateUp), _down.Columns(hidden));
+        }
+        else
+        {
+            _kernels.Activate(_block.Gate, _gateUp.Output(state.GateUp), _down.Columns(hidden));
+        }
+
         var projected = _end.Normalizes ? empty_like(answer) : answer;
         _down.Forward(hidden, projected);
         var stats = _end.Forward(projected, answer);
@@ -47,7 +55,15 @@ internal sealed class FastMlp : FastFeedForward
         using (var hidden = empty([input.size(0), _down.InFeatures], dtype: input.dtype, device: input.device))
         {
             var (dHidden, du) = _down.BackwardInput(rows); // [n, F], [n, P]
-            _kernels.GateBackward(_block.Gate, dHidden, _gateUp.Output(state.GateUp), hidden); // gate and up are their gradients from here on
+            if (_block.IsGated)
+            {
+                _kernels.GateBackward(_block.Gate, dHidden, _gateUp.Output(state.GateUp), hidden); // gate and up are their gradients from here on
+            }
+            else
+            {
+                _kernels.ActivateBackward(_block.Gate, dHidden, _gateUp.Output(state.GateUp), hidden);
+            }
+
             _down.AddGradients(rows.narrow(1, 0, _down.OutFeatures), hidden, state.DownU ?? _down.RanksOf(hidden), du);
             dHidden.Dispose();
         }
@@ -69,7 +85,7 @@ internal sealed class FastMlp : FastFeedForward
     private MlpState GateUp(Tensor x, Tensor? delta, Tensor? sum)
     {
         using var scope = NewDisposeScope();
-        var gateUp = _gateUp.NewOutput(x.size(0)); // [n, 2F + room]
+        var gateUp = _gateUp.NewOutput(x.size(0)); // [n, 2F + room], or where there is no gate [n, F + room]
         var stats = _norm.NewStats(x.size(0), x.device);
         using var normed = _gateUp.NewInput(x.size(0));
         _kernels.AddNorm(x, delta, _norm, sum, _gateUp.Columns(normed), stats);

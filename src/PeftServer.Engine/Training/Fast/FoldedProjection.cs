@@ -13,6 +13,7 @@ internal sealed class FoldedProjection : IDisposable
 {
     private readonly List<Member> _members = [];
     private readonly FrozenStack _stack;
+    private readonly Tensor? _bias; // [N]
     private readonly BlockKernels _kernels;
     private readonly ScalarType _dtype;
     private readonly Device _device;
@@ -20,7 +21,7 @@ internal sealed class FoldedProjection : IDisposable
     private nint _gradients;
 
     /// <summary>Stacks the weights of <paramref name="projections"/>; LoRA parts may be missing.</summary>
-    public FoldedProjection(IReadOnlyList<(Linear Site, LoraProjection? Lora)> projections, Device device, ScalarType dtype, BlockKernels kernels)
+    public FoldedProjection(IReadOnlyList<(Projection Site, LoraProjection? Lora)> projections, Device device, ScalarType dtype, BlockKernels kernels)
     {
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
@@ -30,6 +31,8 @@ internal sealed class FoldedProjection : IDisposable
         var ranks = projections.Sum(projection => projection.Lora?.Rank ?? 0);
         RankWidth = RankWidthOf(ranks, device);
         _stack = FrozenStack.Of([.. projections.Select(projection => projection.Site)], RankWidth, device, dtype, kernels);
+        _bias = projections.All(projection => projection.Site.Bias is null) ? null
+            : cat([.. projections.Select(projection => projection.Site.Bias?.Value ?? zeros(projection.Site.OutFeatures, dtype: dtype, device: device))]).DetachFromDisposeScope();
 
         var (row, column) = (0, 0);
         foreach (var (site, lora) in projections)
@@ -67,16 +70,17 @@ internal sealed class FoldedProjection : IDisposable
     /// <summary>The input's own columns: [n, K], in wider rows.</summary>
     public Tensor Columns(Tensor input) => input.narrow(1, 0, InFeatures);
 
-    /// <summary>Writes u = x Aᵀ beside an input whose own columns are filled, and y [n, N] = [x | u] [W | s·B]ᵀ to <paramref name="target"/>.</summary>
+    /// <summary>Writes u = x Aᵀ beside an input whose own columns are filled, and y [n, N] = [x | u] [W | s·B]ᵀ + b to <paramref name="target"/>.</summary>
     public void Forward(Tensor input, Tensor target)
     {
         using var scope = NewDisposeScope();
         if (RankWidth > 0)
         {
-            Aten.Product(Columns(input), _stack.A.t(), input.narrow(1, InFeatures, RankWidth));
+            _kernels.Product(Columns(input), _stack.A.t(), input.narrow(1, InFeatures, RankWidth));
         }
 
         _stack.Forward(input, target);
+        AddBias(target);
     }
 
     /// <summary>u [n, P] as <see cref="Forward"/> left it beside the input, to be kept for the backward.</summary>
@@ -86,14 +90,16 @@ internal sealed class FoldedProjection : IDisposable
     public Tensor RanksOf(Tensor x)
     {
         using var scope = NewDisposeScope();
-        return x.mm(_stack.A.t()).MoveToOuterDisposeScope();
+        return _kernels.Product(x, _stack.A.t()).MoveToOuterDisposeScope();
     }
 
     /// <summary>y and u of an input [n, K] that stands alone, where copying it would cost more than the thin product does.</summary>
     public (Tensor Y, Tensor U) ForwardApart(Tensor x)
     {
         var u = RanksOf(x);
-        return (_stack.ForwardApart(x, u), u);
+        var y = _stack.ForwardApart(x, u);
+        AddBias(y);
+        return (y, u);
     }
 
     /// <summary>Columns that rows of gradients of the output have beside their own.</summary>
@@ -112,7 +118,7 @@ internal sealed class FoldedProjection : IDisposable
     public (Tensor Dx, Tensor Du) BackwardInput(Tensor rows) => _stack.Backward(rows);
 
     /// <summary>The gradient of u alone, for an input that needs none.</summary>
-    public Tensor BackwardRanks(Tensor grad) => grad.mm(_stack.ScaledB); // [n, P]
+    public Tensor BackwardRanks(Tensor grad) => _kernels.Product(grad, _stack.ScaledB); // [n, P]
 
     /// <summary>Adds the gradients of the A's and B's: grad is that of y, x [n, K] the input, u [n, P] what A made of it.</summary>
     public void AddGradients(Tensor grad, Tensor x, Tensor u, Tensor du)
@@ -120,7 +126,7 @@ internal sealed class FoldedProjection : IDisposable
         if (RankWidth > 0)
         {
             using var scope = NewDisposeScope();
-            Add(grad, u, du.t().mm(x));
+            Add(grad, u, _kernels.Product(du.t(), x));
         }
     }
 
@@ -135,10 +141,10 @@ internal sealed class FoldedProjection : IDisposable
         }
 
         using var scope = NewDisposeScope();
-        if (norm.Factor is { } factor)
+        if (norm.Form is NormForm.Rms or NormForm.OffsetRms)
         {
             var scaled = du.mul(stats.select(0, 0).unsqueeze(1)).to(_dtype); // [n, P]
-            Add(grad, u, scaled.t().mm(x).mul_(factor));
+            Add(grad, u, _kernels.Product(scaled.t(), x).mul_(norm.Factor!));
             return;
         }
 
@@ -149,12 +155,20 @@ internal sealed class FoldedProjection : IDisposable
             _kernels.AddNorm(x, null, norm, null, normed, stats);
         }
 
-        Add(grad, u, du.t().mm(normed));
+        Add(grad, u, _kernels.Product(du.t(), normed));
+    }
+
+    private void AddBias(Tensor rows)
+    {
+        if (_bias is not null)
+        {
+            _kernels.AddBias(rows, _bias);
+        }
     }
 
     private void Add(Tensor grad, Tensor u, Tensor dA)
     {
-        var dB = grad.t().mm(u); // [N, P]; only the members' own blocks mean something
+        var dB = _kernels.Product(grad.t(), u); // [N, P]; only the members' own blocks mean something
         Collector().Add(dA, dB);
     }
 
@@ -181,6 +195,7 @@ internal sealed class FoldedProjection : IDisposable
         }
 
         _collector?.Dispose();
+        _bias?.Dispose();
         _stack.Dispose();
     }
 

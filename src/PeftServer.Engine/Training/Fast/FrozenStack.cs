@@ -34,10 +34,10 @@ internal abstract class FrozenStack : IDisposable
     /// <summary>
     /// Lays the weights out once: afterwards those of <paramref name="sites"/> are views of the stack. All are to be packed alike, or none.
     /// </summary>
-    public static FrozenStack Of(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels) =>
-        sites[0].weight.Packed switch
+    public static FrozenStack Of(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels) =>
+        sites[0].Weight.Packed switch
         {
-            null => new DenseStack(sites, rankWidth, device, dtype),
+            null => new DenseStack(sites, rankWidth, device, dtype, kernels),
             Nf4Matrix => new Nf4Stack(sites, rankWidth, device, dtype, kernels),
             Fp8Matrix => new Fp8Stack(sites, rankWidth, device, dtype, kernels),
             var other => throw new NotSupportedException($"There is no product with {other.Kind} weights."),
@@ -45,7 +45,7 @@ internal abstract class FrozenStack : IDisposable
 }
 
 /// <summary>All in one matrix [[W, s·B], [A, 0]] of [N + P, K + P], so that LoRA's own products cost next to nothing.</summary>
-internal abstract class FoldedStack : FrozenStack
+internal abstract class FoldedStack(BlockKernels kernels) : FrozenStack
 {
     private long Rows => ScaledB.size(0);
 
@@ -61,16 +61,16 @@ internal abstract class FoldedStack : FrozenStack
     public override void Forward(Tensor input, Tensor target)
     {
         using var scope = NewDisposeScope();
-        Aten.Product(input, Whole().narrow(0, 0, Rows).t(), target);
+        kernels.Product(input, Whole().narrow(0, 0, Rows).t(), target);
     }
 
     public override Tensor ForwardApart(Tensor x, Tensor u)
     {
         using var scope = NewDisposeScope();
-        var y = x.mm(Whole().narrow(0, 0, Rows).narrow(1, 0, Columns).t()); // [n, N]
+        var y = kernels.Product(x, Whole().narrow(0, 0, Rows).narrow(1, 0, Columns).t()); // [n, N]
         if (Ranks > 0)
         {
-            y.addmm_(u, ScaledB.t(), 1f, 1f);
+            kernels.Product(u, ScaledB.t(), y, adds: true);
         }
 
         return y.MoveToOuterDisposeScope();
@@ -82,10 +82,10 @@ internal abstract class FoldedStack : FrozenStack
         var du = rows.narrow(1, Rows, Ranks);
         if (Ranks > 0)
         {
-            Aten.Product(rows.narrow(1, 0, Rows), ScaledB, du);
+            kernels.Product(rows.narrow(1, 0, Rows), ScaledB, du);
         }
 
-        var dx = rows.narrow(1, 0, Rows + Ranks).mm(Whole().narrow(1, 0, Columns)); // [n, K]
+        var dx = kernels.Product(rows.narrow(1, 0, Rows + Ranks), Whole().narrow(1, 0, Columns)); // [n, K]
         return (dx.MoveToOuterDisposeScope(), du.MoveToOuterDisposeScope());
     }
 }
@@ -95,7 +95,8 @@ internal sealed class DenseStack : FoldedStack
 {
     private readonly Tensor _whole; // [N + P, K + P]
 
-    public DenseStack(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype)
+    public DenseStack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
+        : base(kernels)
     {
         using var scope = NewDisposeScope();
         var (rows, columns) = (sites.Sum(site => site.OutFeatures), sites[0].InFeatures);
@@ -106,8 +107,8 @@ internal sealed class DenseStack : FoldedStack
         foreach (var site in sites)
         {
             var place = _whole.narrow(0, row, site.OutFeatures).narrow(1, 0, columns);
-            place.copy_(site.weight.Value);
-            site.weight.Set(place.DetachFromDisposeScope());
+            place.copy_(site.DenseWeight());
+            site.PlaceDenseWeight(place.DetachFromDisposeScope());
             row += site.OutFeatures;
         }
     }
@@ -132,9 +133,10 @@ internal sealed class Nf4Stack : FoldedStack
     private readonly List<Nf4Matrix> _matrices;
     private readonly BlockKernels _kernels;
 
-    public Nf4Stack(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
+    public Nf4Stack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
+        : base(kernels)
     {
-        (_kernels, _matrices) = (kernels, [.. sites.Select(site => (Nf4Matrix)site.weight.Packed!)]);
+        (_kernels, _matrices) = (kernels, [.. sites.Select(site => (Nf4Matrix)site.Weight.Packed!)]);
         ScaledB = zeros(_matrices.Sum(matrix => matrix.Rows), rankWidth, dtype: dtype, device: device).DetachFromDisposeScope();
         A = zeros(rankWidth, _matrices[0].Columns, dtype: dtype, device: device).DetachFromDisposeScope();
     }
@@ -178,7 +180,7 @@ internal sealed class Fp8Stack : FrozenStack
     private readonly Tensor _scale; // float32 [N]
     private readonly Tensor _ones; // float32 [K]
 
-    public Fp8Stack(IReadOnlyList<Linear> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
+    public Fp8Stack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
     {
         using var scope = NewDisposeScope();
         _kernels = kernels;
@@ -191,11 +193,11 @@ internal sealed class Fp8Stack : FrozenStack
         var row = 0;
         foreach (var site in sites)
         {
-            var packed = (Fp8Matrix)site.weight.Packed!;
+            var packed = (Fp8Matrix)site.Weight.Packed!;
             var (codes, scale) = (_codes.narrow(0, row, packed.Rows), _scale.narrow(0, row, packed.Rows));
             codes.copy_(packed.Codes);
             scale.copy_(packed.Scale);
-            site.weight.Set(new Fp8Matrix(codes, scale, dtype));
+            site.Weight.Set(new Fp8Matrix(codes, scale, dtype));
             row += packed.Rows;
         }
     }
@@ -211,7 +213,7 @@ internal sealed class Fp8Stack : FrozenStack
         Product(input.narrow(1, 0, columns), null, _codes, _scale, target);
         if (ScaledB.size(1) > 0)
         {
-            target.addmm_(input.narrow(1, columns, ScaledB.size(1)), ScaledB.t(), 1f, 1f);
+            _kernels.Product(input.narrow(1, columns, ScaledB.size(1)), ScaledB.t(), target, adds: true);
         }
     }
 
@@ -222,7 +224,7 @@ internal sealed class Fp8Stack : FrozenStack
         Product(x, null, _codes, _scale, y);
         if (u.size(1) > 0)
         {
-            y.addmm_(u, ScaledB.t(), 1f, 1f);
+            _kernels.Product(u, ScaledB.t(), y, adds: true);
         }
 
         return y.MoveToOuterDisposeScope();
@@ -238,10 +240,10 @@ internal sealed class Fp8Stack : FrozenStack
         _kernels.TransposeCodes(_codes, turned);
         var dx = empty(grad.size(0), _codes.size(1), dtype: grad.dtype, device: grad.device); // [n, K]
         Product(grad, _scale, turned, _ones, dx);
-        var du = grad.mm(ScaledB); // [n, P]
+        var du = _kernels.Product(grad, ScaledB); // [n, P]
         if (du.size(1) > 0)
         {
-            dx.addmm_(du, A, 1f, 1f);
+            _kernels.Product(du, A, dx, adds: true);
         }
 
         return (dx.MoveToOuterDisposeScope(), du.MoveToOuterDisposeScope());

@@ -76,7 +76,7 @@ internal sealed class StepMemory
     /// <summary><see cref="MlpState"/> or <see cref="ExpertState"/>.</summary>
     private double KeptInFeedForward => Experts > 0
         ? (_element * ((2 * _model.Intermediate) + Experts)) + (Float * Block.Experts!.Shape.Count) + (Experts * (Float + (3 * sizeof(long))))
-        : (_element * ((2 * _model.Intermediate) + Room(_ranks.GateUp) + _ranks.GateUp + _ranks.Down + (Block.MlpEnd.Norm is null ? 0 : Hidden))) + Float;
+        : (_element * (((Block.IsGated ? 2 : 1) * _model.Intermediate) + Room(_ranks.GateUp) + _ranks.GateUp + _ranks.Down + (Block.MlpEnd.Norm is null ? 0 : Hidden))) + Float;
 
     /// <summary>In the forward of the last block: the answer before it, attention's and its own, and the feed-forward at its widest.</summary>
     private double Forward(double tokens) => tokens * _element * ((3 * Hidden) + (Experts > 0
@@ -125,7 +125,8 @@ internal sealed class StepMemory
         var heads = _model.Heads;
         var started = tokens * _element * (QueryWidth + _ranks.Out + HeadsWidth);
         var scope = Block.Scope;
-        var within = scope.SoftCap is not null ? (2 * heads.QueryHeads * CappedAttention.Chunk * tokens * _element) + (2 * Float * heads.KeyValueWidth * tokens) // scores and their gradients
+        const double Filled = 1.5; // sequences are filled up to the longest of those they go with
+        var within = scope.SoftCap is not null ? (2 * Filled * heads.QueryHeads * CappedAttention.Chunk * tokens * _element) + (2 * Float * heads.KeyValueWidth * tokens) // scores and their gradients
             : _onGpu ? tokens * QueryWidth * (Float + (heads.KeyValueHeads < heads.QueryHeads ? 2 * _element : 0))
             : longest * QueryWidth * 8 * _element;
         var normed = _onGpu || Block.QueryNorm is null ? 0 : 6 * Float * (QueryWidth + heads.KeyValueWidth); // in plain tensor code there

@@ -46,10 +46,13 @@ public sealed class FastLlamaStepTests
         }
     }
 
+    private static readonly Lazy<CudaBlockKernels> OnGpu = new(() => new CudaBlockKernels(0)); // compiled once
+
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void ForwardBackward_OnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(bool keep)
+    [InlineData(true, false)]
+    [InlineData(false, false)]
+    [InlineData(true, true)]
+    public void ForwardBackward_OnTheGpuInBfloat16_IsAsNearToFloat32AsAutogradInBfloat16(bool keep, bool tuned)
     {
         Assert.SkipUnless(TorchLoader.TorchCuda != 0 && cuda.is_available(), "This host has no GPU that libtorch can use.");
         using var scope = NewDisposeScope();
@@ -64,7 +67,7 @@ public sealed class FastLlamaStepTests
 
         var (loss, gradients) = Run(new AutogradStep(wide, adapter), batch, adapter, optimizer);
         var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
-        using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), keep ? ActivationPlan.Keep : ActivationPlan.Lean);
+        using var fast = new FastLlamaStep(narrow, fastAdapter, tuned ? new CudaBlockKernels(0, tunesProducts: true) : OnGpu.Value, keep ? ActivationPlan.Keep : ActivationPlan.Lean);
         var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
 
         fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
@@ -104,12 +107,22 @@ public sealed class FastLlamaStepTests
     private const string Granite =
         "\"attention_multiplier\": 0.2, \"embedding_multiplier\": 3.0, \"residual_multiplier\": 0.4, \"logits_scaling\": 2.0,";
 
+    private const string StableLm = "\"partial_rotary_factor\": 0.5, \"use_qkv_bias\": true,";
+    private const string Phi = "\"partial_rotary_factor\": 0.5,";
+    private const string NeoX = "\"rotary_pct\": 0.5,";
+
     private static readonly (string Type, string Fields)[] RelativeFields =
     [
         ("mistral", "\"sliding_window\": 4,"), ("qwen2", ""), ("qwen2", "\"use_sliding_window\": true, \"sliding_window\": 3, \"max_window_layers\": 1,"),
         ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"), ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"),
         ("gemma", ""), ("gemma2", Gemma2), ("gemma3_text", Gemma3), ("granite", Granite), ("olmo2", ""), ("cohere", "\"logit_scale\": 0.25,"),
         ("mixtral", Mixtral), ("qwen3_moe", QwenMoe), ("qwen3_moe", QwenMoe + "\"norm_topk_prob\": true, \"mlp_only_layers\": [1],"),
+        ("granite", Granite + "\"attention_bias\": true, \"mlp_bias\": true,"), ("starcoder2", "\"sliding_window\": 4,"), ("starcoder2", "\"use_bias\": false,"),
+        ("stablelm", StableLm), ("stablelm", "\"use_parallel_residual\": true,"), ("phi", Phi), ("phi", "\"partial_rotary_factor\": 1.0,"),
+        ("gpt_neox", NeoX), ("gpt_neox", "\"rotary_pct\": 1.0,"), ("gpt_neox", "\"use_parallel_residual\": false, \"attention_bias\": false,"),
+        ("gptj", "\"rotary_dim\": 8,"), ("gpt2", ""), ("gpt2", "\"scale_attn_by_inverse_layer_idx\": true, \"activation_function\": \"relu\","),
+        ("opt", ""), ("falcon", ""), ("falcon", "\"multi_query\": false, \"bias\": true, \"parallel_attn\": false,"),
+        ("falcon", "\"new_decoder_architecture\": true, \"num_kv_heads\": 4,"), ("gemma2", Gemma2 + "\"hidden_activation\": \"gelu\","),
     ];
 
     [Theory]
@@ -143,7 +156,9 @@ public sealed class FastLlamaStepTests
            {
                ("llama", ""), ("mistral", "\"sliding_window\": 20,"), ("qwen2", ""), ("qwen3", ""), ("phi3", "\"pad_token_id\": 0,"),
                ("smollm3", "\"no_rope_layers\": [1, 0], \"pad_token_id\": 0,"), ("gemma", ""), ("gemma2", Gemma2), ("gemma3_text", Gemma3), ("granite", Granite), ("olmo2", ""),
-               ("cohere", "\"logit_scale\": 0.25,"), ("mixtral", AllOfFour), ("qwen3_moe", AllOfSix),
+               ("cohere", "\"logit_scale\": 0.25,"), ("mixtral", AllOfFour), ("qwen3_moe", AllOfSix), ("starcoder2", "\"sliding_window\": 20,"), ("stablelm", StableLm),
+               ("stablelm", "\"use_parallel_residual\": true, \"partial_rotary_factor\": 0.25,"), ("phi", Phi), ("phi", "\"partial_rotary_factor\": 0.3125,"), ("gpt_neox", NeoX),
+               ("gpt_neox", "\"rotary_pct\": 0.3125,"), ("gptj", "\"rotary_dim\": 32,"), ("gptj", "\"rotary_dim\": 20,"), ("gpt2", ""), ("opt", ""), ("falcon", ""),
            }
            select new TheoryDataRow<string, string, string>(device, family.Item1, family.Item2),
     ];
@@ -168,7 +183,7 @@ public sealed class FastLlamaStepTests
             var (_, plainGradients) = Run(new AutogradStep(narrow, fastAdapter), batch, fastAdapter, fastOptimizer);
             foreach (var plan in plans)
             {
-                using var fast = new FastLlamaStep(narrow, fastAdapter, target == "cpu" ? new TensorBlockKernels() : new CudaBlockKernels(0), plan);
+                using var fast = new FastLlamaStep(narrow, fastAdapter, target == "cpu" ? new TensorBlockKernels() : OnGpu.Value, plan);
                 var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
                 fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
                 Distance(fastGradients, gradients).ShouldBeLessThan((1.5 * Distance(plainGradients, gradients)) + 0.01, plan.ToString());
@@ -251,7 +266,7 @@ public sealed class FastLlamaStepTests
         var rounding = Distance(plainGradients, gradients);
         foreach (var plan in new[] { ActivationPlan.Keep, ActivationPlan.Lean, ActivationPlan.Offload })
         {
-            using var fast = new FastLlamaStep(narrow, fastAdapter, new CudaBlockKernels(0), plan);
+            using var fast = new FastLlamaStep(narrow, fastAdapter, OnGpu.Value, plan);
             var (fastLoss, fastGradients) = Run(fast, batch, fastAdapter, fastOptimizer);
             fastLoss.ShouldBe(loss, 3e-2 * Math.Abs(loss));
             Distance(fastGradients, gradients).ShouldBeLessThan((1.5 * rounding) + allowance, plan.ToString());
@@ -265,6 +280,9 @@ public sealed class FastLlamaStepTests
     [InlineData("granite", Granite)]
     [InlineData("olmo2", "")]
     [InlineData("cohere", "\"logit_scale\": 0.25,")]
+    [InlineData("starcoder2", "")]
+    [InlineData("phi", Phi)]
+    [InlineData("gpt_neox", NeoX)]
     public void ForwardBackward_ARelativeOverAPackedBase_GivesTheGradientsOfAutogradOverTheDecodedOne(string type, string fields)
     {
         using var scope = NewDisposeScope();
