@@ -12,6 +12,7 @@ Command[] commands =
     TrainCommand.Create(),
     GenerateCommand.Create(),
     ExportCommand.Create(),
+    MergeCommand.Create(),
     PullCommand.Create(),
     BenchCommand.Create(),
     MigrateCommand.Create(),

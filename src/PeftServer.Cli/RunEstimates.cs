@@ -32,7 +32,7 @@ internal static class RunEstimates
     {
         var dtype = Devices.DefaultDtype(device, spec.Training.Bf16);
         var onGpu = device.type is DeviceType.CUDA;
-        _ = Try((64, 64, 64), device, dtype); // what libtorch brings along is part of the process that is measured, and the driver's context must be there to be asked
+        _ = Try((64, 64, 64), device, dtype); // what libtorch brings along is part of the process that is measured; and a thread has a context of its GPU from here on
         var free = onGpu ? CudaDriver.Memory().Free : GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
         var estimate = TrainingEstimate.Of(spec, device, dtype, () => onGpu ? 0 : ProcessMemory.Resident, free);
         return (estimate, Try(estimate.Product, device, dtype));

@@ -42,7 +42,7 @@ internal static class EstimateCommand
                 var run = AutoSettings.Resolve(TrainingSpec.Read(path.FullName), picked.Add);
                 return Tell(run, picked, result.GetValue(device), result.GetValue(json));
             }
-            catch (Exception e) when (e is JsonException or TrainingException or Engine.Weights.CheckpointException or Engine.Adapters.AdapterException or IOException)
+            catch (Exception e) when (e is JsonException or TrainingException or Engine.Weights.CheckpointException or Engine.Adapters.AdapterException or TorchException or IOException)
             {
                 throw new CommandException(e.Message, ExitCode.Failed, e);
             }

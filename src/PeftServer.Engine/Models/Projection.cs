@@ -22,7 +22,7 @@ public abstract class Projection(int inFeatures, int outFeatures) : Site
 /// <summary><c>torch.nn.Linear</c>: the weight is stored [out, in]. A head may share its weight with an embedding.</summary>
 public sealed class Linear(int inFeatures, int outFeatures, bool hasBias = false, Weight? tied = null) : Projection(inFeatures, outFeatures)
 {
-    public readonly Weight weight = tied ?? new(outFeatures, inFeatures);
+    public Weight weight = tied ?? new(outFeatures, inFeatures);
     public readonly Weight? bias = hasBias ? new(outFeatures) : null;
 
     public override Weight Weight => weight;
@@ -36,6 +36,14 @@ public sealed class Linear(int inFeatures, int outFeatures, bool hasBias = false
     public override void SetDenseWeight(Tensor weight) => this.weight.Set(weight);
 
     public override void PlaceDenseWeight(Tensor weight) => this.weight.Set(weight);
+
+    /// <summary>Gives the head a weight of its own, with the values of the one that it shares.</summary>
+    internal void Untie()
+    {
+        var own = new Weight(OutFeatures, InFeatures) { Path = $"{Path}.weight" };
+        own.Set(weight.Value.clone());
+        weight = own;
+    }
 }
 
 /// <summary>transformers' <c>Conv1D</c>: a linear map whose weight is stored [in, out], as GPT-2's checkpoints have it.</summary>

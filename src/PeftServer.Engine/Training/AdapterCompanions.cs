@@ -17,6 +17,9 @@ public static class AdapterCompanions
 
     private const string GenerationName = "generation_config.json";
 
+    /// <summary>Files that belong to the model once an adapter is merged into it.</summary>
+    internal static readonly string[] Names = [TemplateName, GenerationName];
+
     /// <summary>End of a text, and end of a turn where that is another token.</summary>
     private static readonly string[] EndKeys = ["eos", "eot"];
 

@@ -16,7 +16,7 @@ namespace PeftServer.Engine.Training;
 public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events, TrainerControl control, TimeProvider clock)
 {
     private readonly TrainingArguments _arguments = spec.Training;
-    private readonly string? _startingSha256 = spec.StartingAdapter is { } start && Directory.Exists(start) ? StartingAdapters.DigestOf(start) : null;
+    private readonly RunModels _models = new(spec, message => events.Message(message));
 
     /// <summary>Called before each micro-batch with its rows; tests have memory run out here.</summary>
     internal Action<int>? BeforeMicroBatch { get; init; }
@@ -40,10 +40,10 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
         var device = Devices.Parse(spec.Device);
         Devices.Prepare(device);
         var dtype = Devices.DefaultDtype(device, _arguments.Bf16);
-        var labels = ReadLabels();
-        using var model = LoadModel(device, dtype, labels);
+        var labels = _models.ReadLabels();
+        using var model = _models.Load(device, dtype, labels);
         var meter = new RunMeter(device, dtype, _arguments.Quantization, spec.PeakTflops, message => events.Message(message));
-        using var adapter = CreateAdapter(model);
+        using var adapter = _models.CreateAdapter(model);
         if (!adapter.Trainable.Any())
         {
             return PutTogether(adapter, labels);
@@ -51,7 +51,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
 
         using var optimizer = OptimizerFactory.Create(adapter, _arguments);
 
-        using var reference = Reference(model);
+        using var reference = _models.CreateReference(model);
         var tasks = new TrainingTasks(spec, events, model, adapter, labels ?? [], control, reference);
         using var task = tasks.Read(spec.TrainingFile, trains: true);
         using var validation = spec.ValidationFile is null || _arguments.EvalStrategy is IntervalStrategy.No ? null : tasks.Read(spec.ValidationFile, trains: false);
@@ -68,7 +68,7 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
             events.Message($"Going on from the checkpoint after step {progress.StepsDone}.");
         }
 
-        var run = new RunState(_startingSha256, progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), task, optimizer, adapter);
+        var run = new RunState(_models.StartingSha256, progress, new BestModel(_arguments, state), new LossWatch(_arguments.LossSpikeFactor, state.RecentLosses), task, optimizer, adapter);
         var steps = new StepRunner(plan, task, optimizer, adapter, _arguments, events, control) { BeforeMicroBatch = BeforeMicroBatch };
         if (_arguments.GradientCheckpointing is true && task.UsesAutograd)
         {
@@ -297,89 +297,10 @@ public sealed class Trainer(TrainingSpec spec, string runFolder, EventLog events
     }
 
     /// <summary>Where a run stood. What its optimizer knows is of the weights that it began with.</summary>
-    private TrainingState Restored(TrainingState state) => state.StepsDone == 0 || state.StartingAdapterSha256 == _startingSha256
+    private TrainingState Restored(TrainingState state) => state.StepsDone == 0 || state.StartingAdapterSha256 == _models.StartingSha256
         ? state
         : throw new TrainingException(
-            $"starting_adapter: the checkpoint in this run folder is of a run that started from {state.StartingAdapterSha256 ?? "no adapter"}, not from {_startingSha256 ?? "none"}. Give it back, or take another run folder.");
-
-    /// <summary>The classes of the run; null for methods without classes.</summary>
-    private IReadOnlyList<string>? ReadLabels()
-    {
-        using var rows = File.OpenRead(spec.TrainingFile);
-        var labels = MethodData.Labels(spec.Method, rows, StartingAdapters.LabelsOf(spec.StartingAdapter));
-        return labels is { Count: < 2 } && spec.Method.Type is not TrainingMethodType.Reward
-            ? throw new TrainingException($"{Path.GetFileName(spec.TrainingFile)} has {labels.Count} label(s); there must be at least two to tell apart.")
-            : labels;
-    }
-
-    private PretrainedModel LoadModel(Device device, ScalarType dtype, IReadOnlyList<string>? labels)
-    {
-        var packed = _arguments.Quantization is BaseQuantization.None ? "" : $", its matrices in {_arguments.Quantization.ToString().ToLowerInvariant()}";
-        events.Message($"Loading {spec.ModelName} onto {device} as {dtype.ToString().ToLowerInvariant()}{packed}.");
-        return PretrainedModel.Load(spec.Model, device, dtype, spec.Method.Head, _arguments.Seed, labels, _arguments.Quantization);
-    }
-
-    private Adapter CreateAdapter(PretrainedModel model)
-    {
-        var adapter = spec.StartingAdapter is { } start ? Started(start, model) : New(model);
-        var saved = adapter.Parts.Where(entry => entry.Part is TrainableCopy).Select(entry => entry.Site.Path).ToHashSet();
-        if (model.Drawn.FirstOrDefault(weight => !saved.Contains(weight.Path[..weight.Path.LastIndexOf('.')])) is { } lost)
-        {
-            adapter.Dispose();
-            throw new TrainingException(
-                $"peft.modules_to_save: {spec.ModelName} has no weights for {lost.Path}, so they start at random and must be trained and saved. Add \"{lost.Path.Split('.')[0]}\".");
-        }
-
-        if (spec.StartingAdapter is null)
-        {
-            adapter.Initialize(_arguments.Seed);
-        }
-
-        adapter.SetTraining(true);
-        events.Message(adapter.TrainableSummary);
-        if (_arguments.NeftuneNoiseAlpha is { } alpha and > 0)
-        {
-            NeftuneNoise.Attach(model, adapter, alpha);
-        }
-
-        return adapter;
-    }
-
-    private Adapter Started(string start, PretrainedModel model)
-    {
-        events.Message($"Going on from a trained adapter ({spec.Peft.PeftType}, sha256 {_startingSha256}).");
-        return AdapterFile.Load(start, model);
-    }
-
-    /// <summary>The frozen adapter that the policy is held to; null where it is the base or the method has no reference.</summary>
-    private Adapter? Reference(PretrainedModel model)
-    {
-        if (!spec.Method.HasReference || (spec.Method.Reference ?? DefaultReference) is PreferenceReference.AdapterOff)
-        {
-            return null;
-        }
-
-        events.Message("The reference is a frozen copy of the adapter that the run starts from.");
-        return StartingAdapters.Freeze(spec.StartingAdapter!, model);
-    }
-
-    private PreferenceReference DefaultReference => spec.StartingAdapter is null ? PreferenceReference.AdapterOff : PreferenceReference.StartingAdapter;
-
-    private Adapter New(PretrainedModel model)
-    {
-        var task = spec.Method.TaskType;
-        var peft = spec.Peft.TaskType is null && task is not TaskType.CausalLm ? spec.Peft with { TaskType = task } : spec.Peft;
-        peft = spec.Experts is null ? peft : peft.WithExperts(spec.Experts);
-        return peft.NeedsCalibration ? Calibrated(peft, model) : peft.CreateAdapter(model);
-    }
-
-    /// <summary>An adapter that starts from what the model makes of the training file.</summary>
-    private Adapter Calibrated(AdapterConfig peft, PretrainedModel model)
-    {
-        var data = CalibrationRows.Read(spec, model as LanguageModel ?? throw new TrainingException("peft.init_lora_weights: a start from data needs a language model."));
-        events.Message($"Running up to {data.Batches.Sum(batch => batch.Count)} rows of {Path.GetFileName(spec.TrainingFile)} through the model to start the adapter.");
-        return peft.CreateCalibrated(model, data);
-    }
+            $"starting_adapter: the checkpoint in this run folder is of a run that started from {state.StartingAdapterSha256 ?? "no adapter"}, not from {_models.StartingSha256 ?? "none"}. Give it back, or take another run folder.");
 
     private static TrainingException Diverged(StepResult result, string fault, TrainingPlan plan, TrainingTask task)
     {

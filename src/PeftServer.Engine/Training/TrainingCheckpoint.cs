@@ -36,10 +36,16 @@ internal static class TrainingCheckpoint
         }
     }
 
-    /// <summary>Puts the newest checkpoint into <paramref name="optimizer"/> and <paramref name="adapter"/>; gives where the run stood, the very beginning where there is none.</summary>
-    public static TrainingState Restore(string runFolder, Optimizer optimizer, Adapter adapter)
+    /// <summary>The steps that there are checkpoints after, rising.</summary>
+    public static IReadOnlyList<int> Steps(string runFolder) => [.. Find(Path.Combine(runFolder, Folder)).Select(checkpoint => checkpoint.Step)];
+
+    /// <summary>
+    /// Puts the newest checkpoint, or the one after <paramref name="after"/> steps, into <paramref name="optimizer"/> and <paramref name="adapter"/>; gives where the run stood, the very
+    /// beginning where there is none.
+    /// </summary>
+    public static TrainingState Restore(string runFolder, Optimizer optimizer, Adapter adapter, int? after = null)
     {
-        if (Find(Path.Combine(runFolder, Folder)) is not [.., var (step, path)])
+        if (Find(Path.Combine(runFolder, Folder)).Where(checkpoint => after is null || checkpoint.Step == after).ToList() is not [.., var (step, path)])
         {
             return new TrainingState();
         }

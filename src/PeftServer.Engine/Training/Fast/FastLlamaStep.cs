@@ -79,7 +79,7 @@ internal sealed class FastLlamaStep : ITrainingStep
         return (loss.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
     }
 
-    private static BaseQuantization QuantizationOf(FastDecoder model) => model.Blocks[^1].O.weight.Packed switch
+    private static BaseQuantization QuantizationOf(FastDecoder model) => model.Blocks[^1].O.Weight.Packed switch
     {
         Nf4Matrix => BaseQuantization.Nf4,
         Fp8Matrix => BaseQuantization.Fp8,

@@ -31,7 +31,7 @@ internal sealed class StepMemory
         (_model, _quantization, _onGpu) = (model, quantization, model.Model.Device.type is DeviceType.CUDA);
         _element = model.Model.Dtype is ScalarType.Float32 ? Float : 2;
         var parts = adapter.Parts.ToLookup(entry => entry.Site, entry => entry.Part);
-        int Widest(Func<FastBlock, IEnumerable<Linear>> sites) => model.Blocks.Max(block =>
+        int Widest(Func<FastBlock, IEnumerable<Projection>> sites) => model.Blocks.Max(block =>
             FoldedProjection.RankWidthOf(sites(block).SelectMany(site => parts[site]).OfType<LoraProjection>().Sum(part => part.Rank), model.Model.Device));
         _ranks = (Widest(block => block.Qkv), Widest(block => [block.O]), Widest(block => block.GateUp), Widest(block => block.Down is { } down ? [down] : []));
     }
@@ -64,7 +64,7 @@ internal sealed class StepMemory
         return kept + work + Decoded(tokens) + (_onGpu ? Workspaces : 0);
     }
 
-    private static double Beside(IReadOnlyList<Linear> sites, int ranks) => (double)ranks * (sites.Sum(site => site.OutFeatures) + sites[0].InFeatures + ranks);
+    private static double Beside(IReadOnlyList<Projection> sites, int ranks) => (double)ranks * (sites.Sum(site => site.OutFeatures) + sites[0].InFeatures + ranks);
 
     /// <summary>What a block leaves behind of a token where all is kept: <see cref="LayerState"/>.</summary>
     private double KeptInBlock => ((Block.IsParallel ? 1 : 2) * Hidden * _element) + KeptInAttention + KeptInFeedForward;
