@@ -125,7 +125,9 @@ internal sealed class MemoryModel
         var update = _spec.Training.Optim switch
         {
             OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused => 0,
-            OptimizerName.Adafactor or OptimizerName.Muon or OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit or OptimizerName.LoraFa or OptimizerName.RiemannianAdamw =>
+            OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit => // decoded moments, indices of them in 64 bits
+                20 * sizeof(float) * Math.Min(Optimizer.UpdatedAtOnce, _adapter.Trainable.Max(weight => weight.ElementCount)),
+            OptimizerName.Adafactor or OptimizerName.Muon or OptimizerName.LoraFa or OptimizerName.RiemannianAdamw =>
                 5 * sizeof(float) * _adapter.Trainable.Max(weight => weight.ElementCount), // weight by weight
             _ => 4 * sizeof(float) * Math.Min(count, Optimizer.UpdatedAtOnce),
         };
