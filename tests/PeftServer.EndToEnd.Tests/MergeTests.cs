@@ -35,7 +35,7 @@ public sealed class MergeTests : IDisposable
     {
         var run = await TrainAsync("run", Base, peft, rate);
         var merged = Path.Combine(Root, "merged");
-        await RunAsync(ExitCode.Done, "merge", "--run", run, "--output", merged, "--dtype", "float32", "--max-shard-size", "8000000");
+        await RunAsync(ExitCode.Done, "merge", "--run", run, "--output", merged, "--dtype", "float32", "--max-shard-size", "4000000");
 
         var weights = JsonNode.Parse(await File.ReadAllTextAsync(Path.Combine(merged, "model.safetensors.index.json"), Token))!["weight_map"]!.AsObject();
         weights.Select(entry => (string)entry.Value!).Distinct().ShouldAllBe(file => File.Exists(Path.Combine(merged, file)));

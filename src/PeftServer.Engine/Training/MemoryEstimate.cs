@@ -28,10 +28,10 @@ public sealed record MemoryEstimate(long Runtime, long Weights, long Trained, lo
 internal sealed class MemoryModel
 {
     /// <summary>
-    /// A heap that frees and takes blocks of ever other sizes holds more than is in use: glibc's half as much again of what a graph keeps, and a quarter where the hand-written
+    /// A heap that frees and takes blocks of ever other sizes holds more than is in use: glibc's half as much again of what a graph keeps, and a little more where batches differ in size, and a quarter where the hand-written
     /// step keeps all activations and frees them in the order in which it took them. Larger blocks than this it takes from the system each for itself, and gives back.
     /// </summary>
-    private const double HeapSlack = 1.45;
+    private const double HeapSlack = 1.55;
     private const double OrderlyHeapSlack = 1.25;
     private const long LargestHeapBlock = 32 << 20;
 
