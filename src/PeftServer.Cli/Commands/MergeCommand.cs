@@ -44,11 +44,6 @@ internal static class MergeCommand
             {
                 result.AddError("--step is for --run.");
             }
-
-            if (result.GetValue(shard) <= 0)
-            {
-                result.AddError("--max-shard-size must be positive.");
-            }
         });
         command.SetAction((result, _) => TrainCommand.OnOwnThread(() =>
         {
@@ -58,17 +53,22 @@ internal static class MergeCommand
                 throw new CommandException($"{folder} is there already. Name a folder that does not exist.", ExitCode.Usage);
             }
 
-            var type = TypeOf(result.GetValue(dtype));
+            var (type, shardBytes) = (TypeOf(result.GetValue(dtype)), result.GetValue(shard));
+            if (shardBytes <= 0)
+            {
+                throw new CommandException($"--max-shard-size {shardBytes}: it must be positive.", ExitCode.Usage);
+            }
+
             TrainCommand.LoadTorch(result.GetValue(torchFolder));
             try
             {
                 if (result.GetValue(run) is { } runFolder)
                 {
-                    MergedModel.OfRun(runFolder.FullName, result.GetValue(step), folder, type, result.GetValue(shard), Console.WriteLine);
+                    MergedModel.OfRun(runFolder.FullName, result.GetValue(step), folder, type, shardBytes, Console.WriteLine);
                 }
                 else
                 {
-                    MergedModel.OfAdapter(result.GetValue(model)!.FullName, result.GetValue(adapter)!.FullName, folder, type, result.GetValue(shard));
+                    MergedModel.OfAdapter(result.GetValue(model)!.FullName, result.GetValue(adapter)!.FullName, folder, type, shardBytes);
                 }
             }
             catch (Exception e) when (e is JsonException or TrainingException or NotSupportedException or Engine.Weights.CheckpointException or Engine.Adapters.AdapterException or IOException)

@@ -31,7 +31,7 @@ internal sealed class MemoryModel
     /// A heap that frees and takes blocks of ever other sizes holds more than is in use: glibc's half as much again of what a graph keeps, and a quarter where the hand-written
     /// step keeps all activations and frees them in the order in which it took them. Larger blocks than this it takes from the system each for itself, and gives back.
     /// </summary>
-    private const double HeapSlack = 1.45;
+    private const double HeapSlack = 1.5;
     private const double OrderlyHeapSlack = 1.25;
     private const long LargestHeapBlock = 32 << 20;
 
@@ -125,7 +125,9 @@ internal sealed class MemoryModel
         var update = _spec.Training.Optim switch
         {
             OptimizerName.AdamwTorch or OptimizerName.AdamwTorchFused => 0,
-            OptimizerName.Adafactor or OptimizerName.Muon or OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit or OptimizerName.LoraFa or OptimizerName.RiemannianAdamw =>
+            OptimizerName.Adamw8Bit or OptimizerName.AdamwBnb8Bit => // decoded moments, indices of them in 64 bits
+                20 * sizeof(float) * Math.Min(Optimizer.UpdatedAtOnce, _adapter.Trainable.Max(weight => weight.ElementCount)),
+            OptimizerName.Adafactor or OptimizerName.Muon or OptimizerName.LoraFa or OptimizerName.RiemannianAdamw =>
                 5 * sizeof(float) * _adapter.Trainable.Max(weight => weight.ElementCount), // weight by weight
             _ => 4 * sizeof(float) * Math.Min(count, Optimizer.UpdatedAtOnce),
         };
@@ -140,8 +142,8 @@ internal sealed class MemoryModel
         var kept = tokens * Kept() * _element;
         var scores = _model.OutputHead is null ? 0 : 4.0 * ScoredAtOnce(shape) * _model.Config.VocabSize * sizeof(float);
         var (wide, block) = (tokens * Widest() * _element, 4 * tokens * Widest() * _element); // one tensor, and a block going back
-        return OnGpu ? kept + Math.Max(scores, block)
-            : (kept * SlackOf(wide)) + Math.Max(scores * SlackOf(scores / 4), block * SlackOf(wide)) + Touched + (_element < 4 ? TouchedByHalves : 0);
+        return OnGpu ? kept + Copies() + Math.Max(scores, block)
+            : (kept * SlackOf(wide)) + Copies() + Math.Max(scores * SlackOf(scores / 4), block * SlackOf(wide)) + Touched + (_element < 4 ? TouchedByHalves : 0);
     }
 
     private int ScoredAtOnce(BatchShape shape) => _spec.Training.GradientCheckpointing is true && _spec.Method.Type is (TrainingMethodType.Supervised or TrainingMethodType.Pretraining)
@@ -180,7 +182,7 @@ internal sealed class MemoryModel
             var (name, here) = (site.Path[(site.Path.LastIndexOf('.') + 1)..], parts[site].ToList());
             if (site is not Projection { InFeatures: var width, OutFeatures: var height })
             {
-                sum += site.Weight.Shape.Count == 1 ? site.Weight.ElementCount * 4 / _element : 0; // the input of a norm, in float32
+                sum += NormWidth(site) * (here.Count > 0 ? 2 : 1) * sizeof(float) / _element; // the input of a norm in float32; trained, what it is scaled from too
                 continue;
             }
 
@@ -193,6 +195,23 @@ internal sealed class MemoryModel
 
         return sum;
     }
+
+    /// <summary>Values of a token that a norm goes over: those of all heads, where it stands behind the projection of queries or keys.</summary>
+    private long NormWidth(Site site)
+    {
+        var at = site.Path.LastIndexOf('.') + 1;
+        return site.Path[at..] switch
+        {
+            "q_norm" or "q_layernorm" when _model.Find($"{site.Path[..at]}q_proj") is Projection queries => queries.OutFeatures,
+            "k_norm" or "k_layernorm" when _model.Find($"{site.Path[..at]}k_proj") is Projection keys => keys.OutFeatures,
+            _ => site.Weight.Shape.Count == 1 ? site.Weight.ElementCount : 0,
+        };
+    }
+
+    /// <summary>Bytes of whole weights that train: those in the type of the computation stay for the backward, and the head's gradient is made before it is added.</summary>
+    private double Copies() => _adapter.Parts.Where(entry => entry.Part is TrainableCopy or Adapters.LnTuning.NormCopy).Sum(entry =>
+        (_element < sizeof(float) ? entry.Site.Weight.ElementCount * _element : 0)
+        + (entry.Site.Path == _model.OutputHead ? entry.Site.Weight.ElementCount * (sizeof(float) + (_element < sizeof(float) ? _element : 0)) : 0));
 
     /// <summary>Attention's answer, and on a CPU the keys and values once for each head.</summary>
     private double Attention(int queries) => OnGpu ? queries : 2 * queries;

@@ -88,6 +88,45 @@ public sealed class AdamW8BitTests
         wide.Unload();
     }
 
+    /// <summary>
+    /// Twelve steps beside a transcription of bitsandbytes' kernels (tests/Goldens/adamw8bit.py): of a weight whose moments are coded, with gradients over seven powers of ten, a
+    /// block without any and one of lost signs, and of one whose moments stay wide.
+    /// </summary>
+    [Theory]
+    [InlineData("narrow")]
+    [InlineData("wide")]
+    public void Step_ByStep_IsBitsandbytes(string name)
+    {
+        using var scope = NewDisposeScope();
+        using var file = SafetensorsFile.Open(Path.Combine(Samples.RepositoryRoot, "tests", "Goldens", "adamw8bit", "case.safetensors"));
+        var (gradients, after) = (file.Tensor($"{name}.gradients"), file.Tensor($"{name}.after")); // [steps, n]
+        var weight = new Weight(after.size(1)) { Trainable = true, Path = "w" };
+        weight.Set(file.Tensor($"{name}.start").clone());
+        weight.Value.requires_grad = true;
+        using var optimizer = new AdamW8Bit([new ParameterGroup([weight], 1, Decay)], Beta1, Beta2, Eps);
+        for (var step = 0; step < after.size(0); step++)
+        {
+            weight.Value.grad!.copy_(gradients[step]);
+            optimizer.Step(Rate);
+            weight.Value.sub(after[step]).abs().max().item<float>().ShouldBeLessThan(1e-5f * after[step].abs().max().item<float>(), $"step {step + 1}");
+        }
+
+        if (name == "narrow")
+        {
+            var state = optimizer.State.ToDictionary(entry => entry.Name, entry => entry.Tensor);
+            foreach (var (ours, theirs) in new[] { ("exp_avg", "first"), ("exp_avg_sq", "second") })
+            {
+                var largest = file.Tensor($"{theirs}_max");
+                var hasSome = largest.gt(0).repeat_interleave(AdamW8Bit.BlockSize).narrow(0, 0, after.size(1)); // codes of a block of zeros say nothing
+                var codes = state[$"{ours}.w"].flatten().narrow(0, 0, after.size(1)).to(ScalarType.Int32);
+                codes.sub(file.Tensor(theirs).to(ScalarType.Int32)).mul(hasSome).ne(0).sum().item<long>().ShouldBe(0, theirs);
+                state[$"{ours}_max.w"].flatten().sub(largest).abs().max().item<float>().ShouldBeLessThan(1e-4f * largest.max().item<float>());
+            }
+        }
+
+        weight.Unload();
+    }
+
     private static void Quantise(double[] values, float[] table)
     {
         for (var start = 0; start < values.Length; start += AdamW8Bit.BlockSize)

@@ -76,6 +76,15 @@ public sealed class TrainingFlopsTests
     public void PeakOf_UnknownGpu_IsNotKnown() => PeakFlops.Of("GeForce 256", ScalarType.Float32).ShouldBeNull();
 
     [Theory]
+    [InlineData("NVIDIA RTX A4000")] // no A40
+    [InlineData("NVIDIA RTX A1000")] // no A100
+    [InlineData("NVIDIA GeForce RTX 4090 Laptop GPU")]
+    [InlineData("NVIDIA A100-SXM4-80GB MIG 1g.10gb")]
+    [InlineData("Tesla T4")] // multiplies float16, not bfloat16
+    [InlineData("Tesla V100-SXM2-16GB")]
+    public void PeakOf_OneThatANameInTheTableOnlyBegins_IsNotKnown(string name) => PeakFlops.Of(name, ScalarType.BFloat16).ShouldBeNull();
+
+    [Theory]
     [InlineData(null)]
     [InlineData(0.5)]
     public void Run_Step_TellsMemoryAndItsShareOfAGivenPeak(double? peak)

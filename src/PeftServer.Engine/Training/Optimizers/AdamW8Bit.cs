@@ -82,32 +82,44 @@ public sealed class AdamW8Bit : Optimizer
     protected override void Update(ParameterSlice slice)
     {
         using var scope = NewDisposeScope();
-        var gradient = slice.Gradient.flatten(); // [n]
+        var (value, gradient) = (slice.Value.view(-1), slice.Gradient.view(-1)); // [n]
         if (_wide.TryGetValue(slice.Name, out var wide))
         {
-            Step(slice, wide.First.Scale(_betas.Beta1).Add(gradient, 1 - _betas.Beta1), wide.Second.Scale(_betas.Beta2).Add(gradient.square(), 1 - _betas.Beta2));
+            Step(slice, value, wide.First.Scale(_betas.Beta1).Add(gradient, 1 - _betas.Beta1), wide.Second.Scale(_betas.Beta2).Add(gradient.square(), 1 - _betas.Beta2));
             return;
         }
 
+        // Blocks do not know of each other: so many at a time that what is made of them on the way stays small.
+        const long Together = UpdatedAtOnce / BlockSize;
         var (first, second) = _narrow[slice.Name];
-        var blocks = zeros_like(first.Indices, dtype: ScalarType.Float32); // [blocks, 256], the last one filled up with zeros
+        for (var start = 0L; start < first.Indices.size(0); start += Together)
+        {
+            using var inner = NewDisposeScope();
+            var count = Math.Min(Together, first.Indices.size(0) - start);
+            var places = Math.Min(count * BlockSize, value.numel() - (start * BlockSize));
+            Update(slice, value.narrow(0, start * BlockSize, places), gradient.narrow(0, start * BlockSize, places), first.Part(start, count), second.Part(start, count));
+        }
+    }
+
+    private void Update(ParameterSlice slice, Tensor value, Tensor gradient, Codes first, Codes second)
+    {
+        var blocks = zeros(first.Indices.shape, dtype: ScalarType.Float32, device: value.device); // [blocks, 256], the last one filled up with zeros
         blocks.flatten().narrow(0, 0, gradient.numel()).copy_(gradient);
         var mean = first.Values().Scale(_betas.Beta1).Add(blocks, 1 - _betas.Beta1);
         var square = second.Values().Scale(_betas.Beta2).Add(blocks.square(), 1 - _betas.Beta2);
-        Step(slice, mean.flatten().narrow(0, 0, gradient.numel()), square.flatten().narrow(0, 0, gradient.numel()));
+        Step(slice, value, mean.flatten().narrow(0, 0, gradient.numel()), square.flatten().narrow(0, 0, gradient.numel()));
         first.Keep(mean);
         second.Keep(square);
     }
 
-    /// <summary>Moves the weight, then decays it, in bitsandbytes' order.</summary>
-    private void Step(ParameterSlice slice, Tensor mean, Tensor square)
+    /// <summary>Moves values, then decays them, in bitsandbytes' order.</summary>
+    private void Step(ParameterSlice slice, Tensor value, Tensor mean, Tensor square)
     {
         var (correction1, correction2) = (1 - Math.Pow(_betas.Beta1, Steps), Math.Sqrt(1 - Math.Pow(_betas.Beta2, Steps)));
-        var step = mean.div(square.sqrt().Plus(correction2 * _eps)).view(slice.Value.shape);
-        slice.Value.Add(step, -slice.LearningRate * correction2 / correction1);
+        value.Add(mean.div(square.sqrt().Plus(correction2 * _eps)), -slice.LearningRate * correction2 / correction1);
         if (slice.WeightDecay > 0)
         {
-            slice.Value.Scale(1 - (slice.LearningRate * slice.WeightDecay));
+            value.Scale(1 - (slice.LearningRate * slice.WeightDecay));
         }
     }
 
@@ -119,16 +131,24 @@ public sealed class AdamW8Bit : Optimizer
     /// <param name="Largest">[blocks, 1].</param>
     private sealed record Codes(Tensor Table, Tensor Indices, Tensor Largest)
     {
+        /// <summary>Some blocks of it: views.</summary>
+        public Codes Part(long start, long count) => new(Table, Indices.narrow(0, start, count), Largest.narrow(0, start, count));
+
         public Tensor Values() => Table.index_select(0, Indices.flatten().to(ScalarType.Int64)).view(Indices.shape).mul(Largest);
 
-        /// <summary>The nearest entry for each value, relative to the largest of its block.</summary>
+        /// <summary>
+        /// The nearest entry for each value, relative to the largest of its block. As bitsandbytes has it, what is below zero stays so: the first moment of a value keeps its sign
+        /// however small it is beside the others of its block.
+        /// </summary>
         public void Keep(Tensor values)
         {
             using var scope = NewDisposeScope();
             Largest.copy_(values.abs().amax([1], keepdim: true));
             var relative = values.div(Largest.AtLeast(1e-38));
             var between = Table.narrow(0, 0, 255).Plus(Table.narrow(0, 1, 255)).Times(0.5); // [255]
-            Indices.copy_(searchsorted(between, relative.contiguous(), false, false));
+            var nearest = searchsorted(between, relative.contiguous(), false, false); // [blocks, 256]
+            var lost = relative.lt(TensorArithmetic.Zero).logical_and_(Table.index_select(0, nearest.flatten()).view(nearest.shape).ge(TensorArithmetic.Zero));
+            Indices.copy_(nearest.sub_(lost.to(ScalarType.Int64)));
         }
     }
 }
