@@ -30,6 +30,11 @@ public sealed class OpenAIClientTests : IDisposable
         said.GetProperty("chat").GetProperty("model").GetString().ShouldBe(model);
         said.GetProperty("chat").GetProperty("usage").GetProperty("completion_tokens").GetInt32().ShouldBeInRange(1, 8);
         said.GetProperty("streamed").GetString().ShouldBe(said.GetProperty("chat").GetProperty("choices")[0].GetProperty("message").GetProperty("content").GetString());
+        var (completion, echoed) = (said.GetProperty("completion").GetProperty("choices")[0], said.GetProperty("echoed").GetProperty("choices")[0]);
+        echoed.GetProperty("text").GetString().ShouldBe("Call me" + completion.GetProperty("text").GetString());
+        echoed.GetProperty("logprobs").GetProperty("token_logprobs")[0].ValueKind.ShouldBe(JsonValueKind.Null);
+        said.GetProperty("read").GetProperty("choices").EnumerateArray().Select(choice => choice.GetProperty("logprobs").GetProperty("token_logprobs").GetArrayLength()).ShouldBe([3, 2]);
+        said.GetProperty("beams").GetProperty("choices").GetArrayLength().ShouldBe(2);
         said.GetProperty("unknownModel").GetProperty("status").GetInt32().ShouldBe(404);
     }
 

@@ -19,6 +19,10 @@ public sealed class SmallModels : IDisposable
             AddReference(name, name);
         }
 
+        // One that was trained to write what stands between two texts: its tokenizer has tokens for it.
+        AddReference("llama", "llama-fim");
+        File.WriteAllText(Path.Combine(Root, "llama-fim", "tokenizer.json"), Tokenizer("<fim_prefix>", "<fim_suffix>", "<fim_middle>"));
+
         // BART's usual settings: an answer begins with one token and is cut off with another.
         AddReference("bart", "bart-forced");
         File.WriteAllText(Path.Combine(Root, "bart-forced", "generation_config.json"), """{"eos_token_id": 1, "forced_bos_token_id": 9, "forced_eos_token_id": 1}""");
@@ -47,16 +51,22 @@ public sealed class SmallModels : IDisposable
         }
     }
 
-    /// <summary>Words by themselves, a token before and one after each text; as many as the reference models know.</summary>
-    private static string Tokenizer()
+    /// <summary>
+    /// Words by themselves, a token before and one after each text; as many as the reference models know. The last of them are
+    /// <paramref name="special"/>.
+    /// </summary>
+    private static string Tokenizer(params string[] special)
     {
-        var vocabulary = new JsonObject(Enumerable.Range(0, Vocabulary).Select(id => KeyValuePair.Create(id < Words.Length ? Words[id] : $"w{id}", (JsonNode?)JsonValue.Create(id))));
+        string[] words = [.. Words, .. Enumerable.Range(Words.Length, Vocabulary - Words.Length - special.Length).Select(id => $"w{id}"), .. special];
+        var vocabulary = new JsonObject(words.Select((word, id) => KeyValuePair.Create(word, (JsonNode?)JsonValue.Create(id))));
+        var added = string.Concat(special.Select((word, i) =>
+            $$""", {"id": {{Vocabulary - special.Length + i}}, "content": "{{word}}", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}"""));
         return $$$"""
             {
               "version": "1.0", "added_tokens": [
                 {"id": 0, "content": "[PAD]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
                 {"id": 1, "content": "[SEP]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
-                {"id": 2, "content": "[CLS]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
+                {"id": 2, "content": "[CLS]", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}{{{added}}}
               ],
               "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"},
               "post_processor": {

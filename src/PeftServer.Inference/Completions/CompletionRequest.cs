@@ -44,7 +44,7 @@ internal sealed record CompletionRequest : SampledRequest
 
     internal override int? PromptRivals => Echo is true && Logprobs is { } shown ? Math.Max(shown, PromptLogprobs ?? 0) : PromptLogprobs;
 
-    internal override bool ContinuesText => Suffix is not { Length: > 0 };
+    internal override bool ContinuesText => true;
 
     internal override int BeamWidth => BestOf ?? N ?? 1;
 

@@ -54,6 +54,12 @@ for await (const chunk of await client.chat.completions.create({ ...question, st
   streamed += chunk.choices[0]?.delta?.content ?? '';
 }
 
+const whole = { model: job.fine_tuned_model, prompt: 'Call me', max_tokens: 4, temperature: 0 };
+const completion = await client.completions.create(whole);
+const echoed = await client.completions.create({ ...whole, echo: true, logprobs: 1, best_of: 2 });
+const read = await client.completions.create({ ...whole, prompt: [[5, 6, 7], [8, 9]], max_tokens: 0, echo: true, logprobs: 0 });
+const beams = await client.completions.create({ ...whole, n: 2, use_beam_search: true });
+
 let unknownModel = null;
 try {
   await client.chat.completions.create({ ...question, model: 'no-such-model' });
@@ -61,4 +67,4 @@ try {
   unknownModel = { status: error.status, code: error.code };
 }
 
-console.log(JSON.stringify({ file, job, metricSteps, models, chat, streamed, unknownModel }));
+console.log(JSON.stringify({ file, job, metricSteps, models, chat, streamed, completion, echoed, read, beams, unknownModel }));

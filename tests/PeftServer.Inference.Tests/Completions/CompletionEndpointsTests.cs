@@ -96,6 +96,19 @@ public sealed class CompletionEndpointsTests(RunningHost host) : IClassFixture<R
     }
 
     [Fact]
+    public async Task Complete_Suffix_AsksForWhatStandsBetween()
+    {
+        const string Rest = """ "temperature": 0, "max_tokens": 5""";
+        var between = await host.AskAsync(Path, $$"""{"model": "llama-fim", "prompt": "where is", "suffix": "in rome", {{Rest}}}""");
+
+        var spelt = await host.AskAsync(Path, $$"""{"model": "llama-fim", "prompt": [2, 93, 4, 5, 94, 7, 8, 95, 1], {{Rest}}}""");
+
+        between.GetProperty("usage").GetProperty("prompt_tokens").GetInt32().ShouldBe(9);
+        Texts(between).ShouldBe(Texts(spelt));
+        (await host.RefusedAsync(Path, """{"model": "llama-fim", "prompt": [4, 5], "suffix": "in rome"}""")).GetProperty("param").GetString().ShouldBe("prompt");
+    }
+
+    [Fact]
     public async Task Complete_Decoder_ContinuesThePrompt()
     {
         var body = await host.AskAsync(Path, """{"model": "tiny-llama", "prompt": "The whale", "temperature": 0}""");
