@@ -16,8 +16,13 @@ internal static class SftLoss
         CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, SftSettings? settings = null)
     {
         using var scope = NewDisposeScope();
-        var scores = TokenScores.Of(model, adapters, batch, dropout);
+        var scores = TokenScores.Of(model, adapters, batch, dropout, withSide: true);
         var (sum, correct) = (Sft.Sum(scores, settings ?? new SftSettings()), scores.Correct());
+        if (scores.Side is var (logProbs, weight))
+        {
+            sum = sum.Minus(logProbs.sum().Times(weight));
+        }
+
         if (scores.Prompts is { } prompts)
         {
             var weights = batch.Sequences.SelectMany(_ => batch.PromptTargets.Select(target => (float)target.Weight)).ToArray();
