@@ -1,5 +1,4 @@
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.Shadow;
@@ -55,9 +54,8 @@ internal sealed class ShadowBackbone : IDisposable
     public Tensor Begin(ForwardBatch batch, AdapterRun run, Adapter adapter)
     {
         using var scope = NewDisposeScope();
-        var first = batch.FirstPass(run, [adapter]); // its tensors are in the graph, so it lives as long as the batch
+        using var first = batch.FirstPass(run, [adapter]);
         var hidden = _model.Hidden(first); // [n, own width]
-        first.Dispose();
         return (_projection is null ? hidden : F.linear(hidden, _projection.Value)).MoveToOuterDisposeScope();
     }
 
