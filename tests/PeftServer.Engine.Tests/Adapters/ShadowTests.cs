@@ -1,6 +1,5 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Shadow;
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Data;
 using PeftServer.Engine.Training;
 
