@@ -463,6 +463,12 @@ CASES = {
     "waveft_proportional": case("WaveFTConfig", n_frequency=16, proportional_parameters=True, n_frequency_pattern={"q_proj": 5}, wavelet_family="db2", init_weights=False, target_modules=["q_proj", "up_proj"]),
     "waveft_proportional__gpt2": case("WaveFTConfig", "gpt2", n_frequency=16, proportional_parameters=True, wavelet_family="coif1", init_weights=False, target_modules=BASES["gpt2"]),
     "waveft_plain": case("WaveFTConfig", n_frequency=16, use_idwt=False, init_weights=False, **QV),
+    # Shadow
+    "shadow": case("ShadowConfig", r=4, shadow_dropout=0.0, init_weights=False),
+    "shadow_start": case("ShadowConfig", "qwen2", r=4, shadow_dropout=0.0, auxiliary_loss_weight=0.0),
+    "shadow_layers": case("ShadowConfig", r=4, shadow_dropout=0.0, init_weights=False, shadow_num_hidden_layers=2, update_hidden_size=6, auxiliary_loss_weight=0.5, target_modules=["layers.1"], shadow_alpha=0.7),
+    "shadow_narrow": case("ShadowConfig", r=4, shadow_dropout=0.0, init_weights=False, shadow_hidden_size=16, shadow_intermediate_size=24),
+    "shadow_own_embedding": case("ShadowConfig", r=4, shadow_dropout=0.0, init_weights=False, share_embeddings=False, modules_to_save=["lm_head"]),
     # Prompts
     "cartridge_frozen": case("CartridgeConfig", num_virtual_tokens=5, num_frozen_tokens=2),
     "cartridge__gpt2": case("CartridgeConfig", "gpt2", num_virtual_tokens=4, num_frozen_tokens=0),

@@ -181,7 +181,7 @@ public sealed class AdapterCases
             var saved = SavedName(name["grad.".Length..]);
 
             // PEFT lists what modules share under the first of them; it is saved once, at the root.
-            var weight = weights.GetValueOrDefault(saved) ?? weights.First(entry =>
+            var weight = weights.GetValueOrDefault(saved) ?? weights.GetValueOrDefault(name["grad.".Length..]) ?? weights.First(entry =>
                 entry.Key.StartsWith("base_model.", StringComparison.Ordinal) && saved.EndsWith(entry.Key["base_model".Length..], StringComparison.Ordinal)).Value;
             Golden.ShouldAgree(name, WithoutKeys(name, weight.Value.grad!), WithoutKeys(name, golden[name]), 1e-3);
         }

@@ -100,6 +100,11 @@ internal sealed class CausalCase : IModelCase
         var logits = _model.Logits(_model.Hidden(batch), batch);
         var own = tensor(KeepsPadding ? [.. places.SelectMany(at => at)] : batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.Length)).Select(i => (long)i)]));
         var loss = Loss(logits.index_select(0, own), places);
+        if (adapters is [var one] && one.SideStates(batch) is var (states, weight))
+        {
+            loss = loss.Plus(Loss(_model.Logits(states, batch).index_select(0, own), places).Times(weight));
+        }
+
         return adapters.SelectMany(adapter => adapter.PromptTargets).ToList() is { Count: > 0 } prompt ? WithPromptTargets(loss, logits, batch, prompt) : loss;
     }
 

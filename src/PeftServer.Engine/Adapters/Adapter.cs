@@ -202,6 +202,12 @@ public abstract class Adapter : IDisposable
     /// <summary>What the method adds to the loss of a step: a scalar with gradients, or null.</summary>
     public virtual Tensor? Regularization() => null;
 
+    /// <summary>
+    /// Hidden states of a batch's tokens, beside the model's own, whose scores supervised training learns too, and what their loss counts; null where
+    /// the method has none.
+    /// </summary>
+    public virtual (Tensor States, double Weight)? SideStates(ForwardBatch batch) => null;
+
     /// <summary>Called after the optimizer's step number <paramref name="step"/>, from 0, while its gradients are still there.</summary>
     public virtual void AfterStep(int step)
     {

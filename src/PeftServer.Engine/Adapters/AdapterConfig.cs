@@ -38,6 +38,7 @@ using PeftServer.Engine.Adapters.PTuning;
 using PeftServer.Engine.Adapters.Pvera;
 using PeftServer.Engine.Adapters.RandLora;
 using PeftServer.Engine.Adapters.Road;
+using PeftServer.Engine.Adapters.Shadow;
 using PeftServer.Engine.Adapters.Shira;
 using PeftServer.Engine.Adapters.Supertuning;
 using PeftServer.Engine.Adapters.TinyLora;
@@ -92,6 +93,7 @@ namespace PeftServer.Engine.Adapters;
 [JsonDerivedType(typeof(PTuningConfig), "P_TUNING")]
 [JsonDerivedType(typeof(RandLoraConfig), "RANDLORA")]
 [JsonDerivedType(typeof(RoadConfig), "ROAD")]
+[JsonDerivedType(typeof(ShadowConfig), "SHADOW")]
 [JsonDerivedType(typeof(ShiraConfig), "SHIRA")]
 [JsonDerivedType(typeof(SupertuningConfig), "SUPERTUNING")]
 [JsonDerivedType(typeof(TinyLoraConfig), "TINYLORA")]

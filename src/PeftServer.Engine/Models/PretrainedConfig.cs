@@ -212,6 +212,18 @@ public sealed class PretrainedConfig
         return new PretrainedConfig(fields);
     }
 
+    /// <summary>This config with other numbers. Throws for a field that it has not got.</summary>
+    internal PretrainedConfig With(IEnumerable<(string Name, int Value)> numbers)
+    {
+        var fields = (JsonObject)_fields.DeepClone();
+        foreach (var (name, value) in numbers)
+        {
+            fields[name] = fields.ContainsKey(name) ? value : throw Missing(name);
+        }
+
+        return new PretrainedConfig(fields);
+    }
+
     /// <summary>
     /// Throws when a field speaks of the computation and no part of the model has read it: the model would compute something else than
     /// the one that was trained.

@@ -24,8 +24,13 @@ internal static class SftLoss
         }
 
         using var scope = NewDisposeScope();
-        var scores = TokenScores.Of(model, adapters, batch, dropout);
+        var scores = TokenScores.Of(model, adapters, batch, dropout, withSide: true);
         var (sum, correct) = (Sft.Sum(scores, settings ?? new SftSettings()), scores.Correct());
+        if (scores.Side is var (logProbs, weight))
+        {
+            sum = sum.Minus(logProbs.sum().Times(weight));
+        }
+
         if (scores.Prompts is { } prompts)
         {
             var weights = batch.Sequences.SelectMany(_ => batch.PromptTargets.Select(target => (float)target.Weight)).ToArray();
@@ -41,27 +46,39 @@ internal static class SftLoss
     {
         using var scope = NewDisposeScope();
         using var forward = ForwardBatch.Packed(batch.Sequences, adapters, model.Device, dropout, batch.Tasks);
-        var hidden = GradientCheckpoints.Cut(model.Hidden(forward)); // [n, hidden]
-        var places = forward.PlacesOf(batch.Sources);
-        var sums = new List<Tensor>();
+        var hidden = model.Hidden(forward); // [n, hidden]
         var correct = zeros([], device: model.Device);
-        for (var start = 0; start < places.Length; start += Piece)
+        var sum = Sum(hidden, settings, scores => correct.add_(scores.Correct(), TensorArithmetic.One));
+        if (adapters is [var one] && one.SideStates(forward) is var (states, weight))
         {
-            var piece = start..Math.Min(start + Piece, places.Length);
-            var (at, targets) = (places[piece], batch.Targets[piece]);
-            sums.Add(GradientCheckpoints.Layer(hidden, forward, states =>
-            {
-                using var inner = NewDisposeScope();
-                var scores = TokenScores.At(at, targets, [at.Length], model, forward, states);
-                if (!GradientCheckpoints.RunsAgain)
-                {
-                    correct.add_(scores.Correct(), TensorArithmetic.One);
-                }
-
-                return Sft.Sum(scores, settings).MoveToOuterDisposeScope();
-            }));
+            sum = sum.Plus(Sum(states, new SftSettings(), _ => { }).Times(weight));
         }
 
-        return (stack(sums).sum().MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
+        return (sum.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
+
+        Tensor Sum(Tensor states, SftSettings variant, Action<TokenScores> note)
+        {
+            states = GradientCheckpoints.Cut(states);
+            var places = forward.PlacesOf(batch.Sources);
+            var sums = new List<Tensor>();
+            for (var start = 0; start < places.Length; start += Piece)
+            {
+                var piece = start..Math.Min(start + Piece, places.Length);
+                var (at, targets) = (places[piece], batch.Targets[piece]);
+                sums.Add(GradientCheckpoints.Layer(states, forward, rows =>
+                {
+                    using var inner = NewDisposeScope();
+                    var scores = TokenScores.At(at, targets, [at.Length], model, forward, rows);
+                    if (!GradientCheckpoints.RunsAgain)
+                    {
+                        note(scores);
+                    }
+
+                    return Sft.Sum(scores, variant).MoveToOuterDisposeScope();
+                }));
+            }
+
+            return stack(sums).sum();
+        }
     }
 }

@@ -28,6 +28,7 @@ public sealed class AdapterContractTests
         ["OFT"] = """{ "oft_block_size": 4 }""",
         ["RANDLORA"] = """{ "r": 8 }""",
         ["ROAD"] = """{ "group_size": 16 }""",
+        ["SHADOW"] = """{ "target_modules": null }""",
         ["SHIRA"] = """{ "r": 4 }""",
         ["VBLORA"] = """{ "vector_length": 8, "num_vectors": 16 }""",
         ["XLORA"] = """{ "adapters": { "0": "a", "1": "b" }, "xlora_depth": 2, "xlora_size": 8 }""",

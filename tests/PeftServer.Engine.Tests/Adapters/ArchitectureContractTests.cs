@@ -21,6 +21,9 @@ public sealed class ArchitectureContractTests
         [("CPT", "bert_cls")] = "CAUSAL_LM only",
         [("CPT", "mt5")] = "CAUSAL_LM only",
         [("POLY", "gpt2")] = "a Conv1D",
+        [("SHADOW", "bert_cls")] = "CAUSAL_LM only",
+        [("SHADOW", "gpt2")] = "not supported on this gpt2",
+        [("SHADOW", "mt5")] = "CAUSAL_LM only",
         [("XLORA", "bert_cls")] = "CAUSAL_LM only",
         [("XLORA", "mt5")] = "CAUSAL_LM only",
     };

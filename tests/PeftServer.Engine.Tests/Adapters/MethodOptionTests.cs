@@ -6,7 +6,6 @@ using PeftServer.Engine.Adapters.Vblora;
 using PeftServer.Engine.Adapters.WaveFt;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
-using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Tests.Adapters;
 

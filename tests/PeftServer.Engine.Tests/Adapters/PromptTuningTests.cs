@@ -131,7 +131,12 @@ public sealed class PromptTuningTests
         AdapterFile.Save(source, Path.Combine(folder, "source"), "random-llama");
         var config = new MultitaskPromptTuningConfig
         {
-            NumVirtualTokens = 4, NumTasks = tasks, NumRanks = 2, PromptTuningInit = start, PromptTuningInitTask = 1, PromptTuningInitStateDictPath = "ft:one",
+            NumVirtualTokens = 4,
+            NumTasks = tasks,
+            NumRanks = 2,
+            PromptTuningInit = start,
+            PromptTuningInitTask = 1,
+            PromptTuningInitStateDictPath = "ft:one",
         };
         config.Faults().ShouldBeEmpty();
         config.Experts.ShouldBe([new Expert("source", "prompt_tuning_init_state_dict_path", "ft:one")]);
@@ -163,7 +168,10 @@ public sealed class PromptTuningTests
         AdapterFile.Save(source, folder, "random-llama");
         using var adapter = new MultitaskPromptTuningConfig
         {
-            NumVirtualTokens = 4, NumRanks = ranks, PromptTuningInit = MultitaskPromptTuningInit.ExactSourceTask, PromptTuningInitTask = task,
+            NumVirtualTokens = 4,
+            NumRanks = ranks,
+            PromptTuningInit = MultitaskPromptTuningInit.ExactSourceTask,
+            PromptTuningInitTask = task,
             PromptTuningInitStateDictPath = Path.Combine(folder, AdapterFile.WeightsName),
         }.CreateAdapter(model);
 

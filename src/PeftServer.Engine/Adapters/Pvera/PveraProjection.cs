@@ -9,11 +9,9 @@ internal sealed class PveraProjection(PveraConfig config, PveraProjections share
 {
     private static readonly Scalar Half = 0.5.ToScalar();
 
-    private readonly Weight _drawn = new(5056) { Path = $"{projection.Path}.generator" }; // the state of torch's generator on a CPU
-
     private readonly Weight pvera_lambda_b = new(projection.OutFeatures) { Trainable = true };
     private readonly Weight pvera_lambda_d = new(2 * config.R) { Trainable = true };
-    private Generator? _own;
+    private readonly Weight _drawn = new(5056) { Path = $"{projection.Path}.generator" }; // the state of torch's generator on a CPU
 
     public override IEnumerable<(string Name, Weight Weight)> State => [(nameof(pvera_lambda_b), pvera_lambda_b), (nameof(pvera_lambda_d), pvera_lambda_d)];
 
@@ -46,22 +44,23 @@ internal sealed class PveraProjection(PveraConfig config, PveraProjections share
     {
         if (config.GeneratorSeed is { } seed)
         {
-            _own?.Dispose();
-            _own = new Generator((ulong)seed);
-            _drawn.Set(_own.get_state());
+            using var draws = new Generator((ulong)seed);
+            _drawn.Set(draws.get_state());
         }
     }
 
-    internal override void Resume() => _own?.set_state(_drawn.Value);
-
+    /// <summary>Of the module's own generator, where it has one; of the step's; or, in inference that has no seed, of any.</summary>
     private Tensor Noise(Tensor z, Generator? draws)
     {
-        var noise = randn(z.shape, generator: _own ?? draws ?? shared.Unseeded).to(z.dtype, z.device); // [n, r]
-        if (_own is not null)
+        using var fresh = draws is null || config.GeneratorSeed is not null ? new Generator((ulong)Random.Shared.NextInt64()) : null;
+        if (config.GeneratorSeed is null)
         {
-            _drawn.Set(_own.get_state());
+            return randn(z.shape, generator: fresh ?? draws).to(z.dtype, z.device); // [n, r]
         }
 
+        fresh!.set_state(_drawn.Value);
+        var noise = randn(z.shape, generator: fresh).to(z.dtype, z.device);
+        _drawn.Set(fresh.get_state());
         return noise;
     }
 

@@ -9,7 +9,6 @@ internal sealed class PveraProjections : SharedWeights
     private readonly PveraConfig _config;
     private readonly Weight pvera_A;
     private readonly Weight pvera_B;
-    private Generator? _unseeded;
 
     public PveraProjections(PveraConfig config, IReadOnlyList<Projection> sites)
     {
@@ -22,9 +21,6 @@ internal sealed class PveraProjections : SharedWeights
         _config.SaveProjection ? [("base_model.pvera_A", pvera_A), ("base_model.pvera_B", pvera_B)] : [];
 
     public override IEnumerable<Weight> Derived => [pvera_A, pvera_B];
-
-    /// <summary>For draws in inference that no seed was given for.</summary>
-    public Generator Unseeded => _unseeded ??= new Generator((ulong)Random.Shared.NextInt64());
 
     public Tensor A(int inFeatures) => pvera_A.Value.narrow(1, 0, inFeatures);
 

@@ -1,5 +1,4 @@
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Adapters.WaveFt;
