@@ -1,6 +1,5 @@
 using PeftServer.Engine.Kernels;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Training.Fast;
