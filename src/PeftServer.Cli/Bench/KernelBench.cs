@@ -63,16 +63,9 @@ internal static class KernelBench
         var flash = kernels.Attention(q, k, k, others, new(0.088));
         Time("ragged attention", () => kernels.Attention(q, k, k, others, new(0.088)).Output.Dispose());
         Time("ragged backward", () => kernels.AttentionBackward(dq, q, k, k, flash, others, new(0.088)));
-        var tuned = new CudaBlockKernels(device.index, tunesProducts: true);
         foreach (var tokens in new[] { Tokens, Tokens / 4 })
         {
-            Block(device, kernels, tokens, "", Time);
-            Block(device, tuned, tokens, "tuned ", Time);
-        }
-
-        foreach (var timing in tuned.Products!.Timings)
-        {
-            output.WriteLine(Describe(timing));
+            Block(device, kernels, tokens, Time);
         }
 
         foreach (var tokens in new[] { Tokens, Tokens / 4 })
@@ -110,22 +103,13 @@ internal static class KernelBench
             time($"{tokens} {name} u", () => Aten.Product(input.narrow(1, 0, inputs), a.t(), input.narrow(1, inputs, 64)));
             time($"{tokens} {name} backward", () => result.mm(matrix));
             time($"{tokens} {name} dx += du A", () => input.narrow(1, 0, inputs).addmm_(u, a, 1f, 1f));
-            time($"{tokens} {name} du A += dy W", () => u.mm(a).addmm_(result, matrix.narrow(1, 0, inputs), 1f, 1f));
             time($"{tokens} {name} dB", () => result.t().mm(u));
             time($"{tokens} {name} dA", () => u.t().mm(input.narrow(1, 0, inputs)));
         }
     }
 
-    private static string Describe(ProductTiming timing)
-    {
-        var (shape, operations) = (timing.Shape, 2.0 * timing.Shape.Rows * timing.Shape.Columns * timing.Shape.Inner / 1e9);
-        return string.Create(
-            CultureInfo.InvariantCulture,
-            $"{shape.Rows,6} x {shape.Columns,6} x {shape.Inner,6} {(shape.TurnsA ? "t" : "n")}{(shape.TurnsB ? "t" : "n")}{(shape.Adds ? "+" : " ")} libtorch {timing.Plain * 1000,8:F1} us {operations / timing.Plain,6:F0} TFLOP/s, best {timing.Best * 1000,8:F1} us {operations / timing.Best,6:F0} TFLOP/s: {timing.Index} of {timing.Proposals}");
-    }
-
     /// <summary>A whole block with LoRA on all its linear layers, and what stands around the blocks in a step.</summary>
-    private static void Block(Device device, CudaBlockKernels kernels, int tokens, string label, Action<string, Action> time)
+    private static void Block(Device device, CudaBlockKernels kernels, int tokens, Action<string, Action> time)
     {
         using var scope = NewDisposeScope();
         using var model = ModelShapes.Create("8b", device, ScalarType.BFloat16, blocks: 1);
@@ -139,15 +123,15 @@ internal static class KernelBench
         var batch = new FastBatch([(cos, sin)], new PackedBorders(starts, tensor(starts, dtype: ScalarType.Int32, device: device)));
         var (x, y) = (randn(tokens, Hidden, dtype: ScalarType.BFloat16, device: device), randn(tokens, Hidden, dtype: ScalarType.BFloat16, device: device));
         var rowsOfGradient = randn(tokens, Hidden + layer.GradientRoom, dtype: ScalarType.BFloat16, device: device);
-        time($"{label}block, {tokens} forward", () => layer.Forward(x, y, batch, ActivationMode.Keep));
-        time($"{label}block, {tokens} both", () =>
+        time($"block, {tokens} forward", () => layer.Forward(x, y, batch, ActivationMode.Keep));
+        time($"block, {tokens} both", () =>
         {
             var (_, _, state) = layer.Forward(x, y, batch, ActivationMode.Keep);
             layer.Backward(rowsOfGradient, state, batch, ActivationMode.Keep, needsInput: true);
         });
         var rows = SftBatch.Of(Enumerable.Range(0, tokens / 2048).Select(_ => TrainBench.Row(new Random(0), 2048, ModelShapes.LlamaVocabulary)));
         using var step = new FastLlamaStep(model, adapter, kernels, ActivationPlan.Keep);
-        time($"{label}one block, {tokens}", () => step.ForwardBackward(rows, 1, null));
+        time($"one block, {tokens}", () => step.ForwardBackward(rows, 1, null));
     }
 
     private static double Milliseconds(Action run)

@@ -1,4 +1,3 @@
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
 
 namespace PeftServer.Engine.Kernels;
@@ -10,27 +9,6 @@ namespace PeftServer.Engine.Kernels;
 /// </summary>
 internal abstract class BlockKernels
 {
-    /// <summary>target = a · b, or where it <paramref name="adds"/>, target += a · b. Each may be part of wider rows, a and b may be turned.</summary>
-    public virtual void Product(Tensor a, Tensor b, Tensor target, bool adds = false)
-    {
-        if (adds)
-        {
-            target.addmm_(a, b, 1f, 1f);
-        }
-        else
-        {
-            Aten.Product(a, b, target);
-        }
-    }
-
-    /// <summary>a · b.</summary>
-    public Tensor Product(Tensor a, Tensor b)
-    {
-        var target = empty([a.size(0), b.size(1)], dtype: a.dtype, device: a.device);
-        Product(a, b, target);
-        return target;
-    }
-
     /// <summary>
     /// sum = x + delta and normed = the norm of the sum: [n, H]; x and normed may be part of wider rows. stats takes what the backward needs
     /// of each row. Where delta is null the sum is x itself and nothing is written to <paramref name="sum"/>.

@@ -32,24 +32,11 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private const int Fp8Threads = 1024;
     private const int CappedThreads = 128;
 
-    /// <param name="device">Number of the GPU.</param>
-    /// <param name="tunesProducts">Whether products take the algorithm that is fastest, timed once for each shape.</param>
-    public CudaBlockKernels(int device, bool tunesProducts = false)
+    public CudaBlockKernels(int device)
     {
-        (_device, Products) = (device, tunesProducts ? new TunedProducts(device) : null);
+        _device = device;
         using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
-    }
-
-    /// <summary>Products by timing; null: libtorch chooses.</summary>
-    public TunedProducts? Products { get; }
-
-    public override void Product(Tensor a, Tensor b, Tensor target, bool adds = false)
-    {
-        if (Products is null || !Products.TryMultiply(a, b, target, adds))
-        {
-            base.Product(a, b, target, adds);
-        }
     }
 
     public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)

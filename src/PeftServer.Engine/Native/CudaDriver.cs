@@ -70,25 +70,6 @@ internal static unsafe partial class CudaDriver
     public static void Launch(nint function, (int X, int Y) grid, int threads, nint stream, void** arguments) =>
         Check(cuLaunchKernel(function, (uint)grid.X, (uint)grid.Y, 1, (uint)threads, 1, 1, 0, stream, arguments, null), nameof(cuLaunchKernel));
 
-    /// <summary>A mark in the order of a stream's work, to measure time by.</summary>
-    public static nint CreateEvent()
-    {
-        Check(cuEventCreate(out var made, 0), nameof(cuEventCreate));
-        return made;
-    }
-
-    public static void Record(nint mark, nint stream) => Check(cuEventRecord(mark, stream), nameof(cuEventRecord));
-
-    /// <summary>Milliseconds from one mark to another; waits for the second.</summary>
-    public static float Milliseconds(nint from, nint to)
-    {
-        Check(cuEventSynchronize(to), nameof(cuEventSynchronize));
-        Check(cuEventElapsedTime(out var milliseconds, from, to), nameof(cuEventElapsedTime));
-        return milliseconds;
-    }
-
-    public static void DestroyEvent(nint mark) => Check(cuEventDestroy(mark), nameof(cuEventDestroy));
-
     private static void Check(int code, string call)
     {
         if (code != 0)
@@ -124,21 +105,6 @@ internal static unsafe partial class CudaDriver
     [LibraryImport("libcuda.so.1")]
     private static partial int cuLaunchKernel(
         nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** arguments, void** extra);
-
-    [LibraryImport("libcuda.so.1")]
-    private static partial int cuEventCreate(out nint mark, uint flags);
-
-    [LibraryImport("libcuda.so.1")]
-    private static partial int cuEventRecord(nint mark, nint stream);
-
-    [LibraryImport("libcuda.so.1")]
-    private static partial int cuEventSynchronize(nint mark);
-
-    [LibraryImport("libcuda.so.1")]
-    private static partial int cuEventElapsedTime(out float milliseconds, nint from, nint to);
-
-    [LibraryImport("libcuda.so.1", EntryPoint = "cuEventDestroy_v2")]
-    private static partial int cuEventDestroy(nint mark);
 
     [LibraryImport("torch_cuda")]
     private static partial int aoti_torch_get_current_cuda_stream(int device, out nint stream);

@@ -8,7 +8,7 @@ internal static unsafe partial class Nvrtc
 {
     private static readonly string[] Names = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
-    static Nvrtc() => NativeLibraryHandle = CudaPackages.Find(Names);
+    static Nvrtc() => NativeLibraryHandle = Find();
 
     internal static nint NativeLibraryHandle { get; }
 
@@ -52,6 +52,23 @@ internal static unsafe partial class Nvrtc
         }
 
         return Encoding.UTF8.GetString(log).TrimEnd('\0', '\n');
+    }
+
+    /// <summary>In libtorch's folder, in the NVIDIA packages beside a Python's torch, or where the system looks.</summary>
+    private static nint Find()
+    {
+        var torch = TorchLoader.LoadedFrom ?? "";
+        var packages = Path.GetFullPath(Path.Combine(torch, "..", "..", "nvidia"));
+        var folders = Directory.Exists(packages) ? Directory.GetDirectories(packages).Select(package => Path.Combine(package, "lib")) : [];
+        foreach (var path in folders.Prepend(torch).SelectMany(folder => Names.Select(name => Path.Combine(folder, name))).Concat(Names))
+        {
+            if (NativeLibrary.TryLoad(path, out var handle))
+            {
+                return handle;
+            }
+        }
+
+        return 0;
     }
 
     private static void Check(int code, string call)

@@ -158,7 +158,6 @@ public static class TorchLoader
         "c10_cuda" => C10Cuda,
         "LibTorchSharp" => Shim,
         "nvrtc" => Nvrtc.NativeLibraryHandle,
-        "cublasLt" => CublasLt.NativeLibraryHandle,
         _ => 0,
     };
 }

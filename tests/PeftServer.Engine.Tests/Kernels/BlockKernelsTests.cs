@@ -350,46 +350,6 @@ public sealed class BlockKernelsTests
         world.ShouldAgree(y, expected);
     }
 
-    /// <summary>Both ways a matrix can lie, parts of wider rows, results added to what is there; and the second time by the choice of the first.</summary>
-    public static TheoryData<string, bool, bool, bool, bool> Products =>
-    [
-        .. from target in new[] { "cpu", "cuda:0" }
-           from tuned in target == "cpu" ? [false] : new[] { false, true }
-           from turnsA in new[] { false, true }
-           from turnsB in new[] { false, true }
-           from adds in new[] { false, true }
-           select new TheoryDataRow<string, bool, bool, bool, bool>(target, tuned, turnsA, turnsB, adds),
-    ];
-
-    [Theory]
-    [MemberData(nameof(Products))]
-    public void Product_AnyLayout_EqualsTheTwin(string target, bool tuned, bool turnsA, bool turnsB, bool adds)
-    {
-        using var world = World.On(target);
-        var kernels = tuned ? new CudaBlockKernels(0, tunesProducts: true) : world.Kernels;
-        foreach (var (rows, columns, inner) in ((int, int, int)[])[(600, 320, 256), (40, 64, 512), (520, 320, 256), (600, 320, 256)])
-        {
-            var (a, b) = (world.Random(turnsA ? inner : rows, 768), world.Random(turnsB ? columns : inner, 768));
-            (a, b) = (a.narrow(1, 0, turnsA ? rows : inner), b.narrow(1, 128, turnsB ? inner : columns));
-            (a, b) = (turnsA ? a.t() : a, turnsB ? b.t() : b);
-            var wide = world.Random(rows, columns + 64);
-            var expected = wide.clone();
-
-            kernels.Product(a, b, wide.narrow(1, 0, columns), adds);
-
-            var product = a.to(ScalarType.Float32).mm(b.to(ScalarType.Float32));
-            var place = expected.narrow(1, 0, columns);
-            place.copy_(adds ? product.Plus(place.to(ScalarType.Float32)) : product);
-            world.ShouldAgree(wide, expected);
-        }
-
-        if (tuned)
-        {
-            ((CudaBlockKernels)kernels).Products!.Timings.Count.ShouldBe(2, "shapes of nearly as many rows share a choice");
-            ((CudaBlockKernels)kernels).Products!.Timings.ShouldAllBe(timing => timing.Proposals > 0);
-        }
-    }
-
     [Theory]
     [MemberData(nameof(Targets))]
     public void Nf4Decode_IntoWiderRows_EqualsTheTwin(string target)

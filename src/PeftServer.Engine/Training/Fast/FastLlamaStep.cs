@@ -179,14 +179,14 @@ internal sealed class FastLlamaStep : ITrainingStep
             var sources = tensor(batch.Sources[start..end], device: device); // [m]
             var rows = empty([end - start, ScoreColumns], dtype: x.dtype, device: device);
             var logits = rows.narrow(1, 0, _model.Head.OutFeatures); // [m, vocab]
-            _kernels.Product(normed.index_select(0, sources), head.t(), logits);
+            Aten.Product(normed.index_select(0, sources), head.t(), logits);
             if (_headBias is not null)
             {
                 _kernels.AddBias(rows, _headBias);
             }
 
             _kernels.CrossEntropy(logits, tensor(batch.Targets[start..end], device: device), loss, correct, scale, _model.Scores);
-            dNormed.index_copy_(0, sources, _kernels.Product(logits, head)); // a token is the source of one target at most
+            dNormed.index_copy_(0, sources, logits.mm(head)); // a token is the source of one target at most
         }
 
         var grad = empty([x.size(0), x.size(1) + _layers.Max(layer => layer.GradientRoom)], dtype: x.dtype, device: device); // [n, hidden + room]

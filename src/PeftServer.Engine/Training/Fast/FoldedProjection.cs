@@ -76,7 +76,7 @@ internal sealed class FoldedProjection : IDisposable
         using var scope = NewDisposeScope();
         if (RankWidth > 0)
         {
-            _kernels.Product(Columns(input), _stack.A.t(), input.narrow(1, InFeatures, RankWidth));
+            Aten.Product(Columns(input), _stack.A.t(), input.narrow(1, InFeatures, RankWidth));
         }
 
         _stack.Forward(input, target);
@@ -90,7 +90,7 @@ internal sealed class FoldedProjection : IDisposable
     public Tensor RanksOf(Tensor x)
     {
         using var scope = NewDisposeScope();
-        return _kernels.Product(x, _stack.A.t()).MoveToOuterDisposeScope();
+        return x.mm(_stack.A.t()).MoveToOuterDisposeScope();
     }
 
     /// <summary>y and u of an input [n, K] that stands alone, where copying it would cost more than the thin product does.</summary>
@@ -118,7 +118,7 @@ internal sealed class FoldedProjection : IDisposable
     public (Tensor Dx, Tensor Du) BackwardInput(Tensor rows) => _stack.Backward(rows);
 
     /// <summary>The gradient of u alone, for an input that needs none.</summary>
-    public Tensor BackwardRanks(Tensor grad) => _kernels.Product(grad, _stack.ScaledB); // [n, P]
+    public Tensor BackwardRanks(Tensor grad) => grad.mm(_stack.ScaledB); // [n, P]
 
     /// <summary>Adds the gradients of the A's and B's: grad is that of y, x [n, K] the input, u [n, P] what A made of it.</summary>
     public void AddGradients(Tensor grad, Tensor x, Tensor u, Tensor du)
@@ -126,7 +126,7 @@ internal sealed class FoldedProjection : IDisposable
         if (RankWidth > 0)
         {
             using var scope = NewDisposeScope();
-            Add(grad, u, _kernels.Product(du.t(), x));
+            Add(grad, u, du.t().mm(x));
         }
     }
 
@@ -144,7 +144,7 @@ internal sealed class FoldedProjection : IDisposable
         if (norm.Form is NormForm.Rms or NormForm.OffsetRms)
         {
             var scaled = du.mul(stats.select(0, 0).unsqueeze(1)).to(_dtype); // [n, P]
-            Add(grad, u, _kernels.Product(scaled.t(), x).mul_(norm.Factor!));
+            Add(grad, u, scaled.t().mm(x).mul_(norm.Factor!));
             return;
         }
 
@@ -155,7 +155,7 @@ internal sealed class FoldedProjection : IDisposable
             _kernels.AddNorm(x, null, norm, null, normed, stats);
         }
 
-        Add(grad, u, _kernels.Product(du.t(), normed));
+        Add(grad, u, du.t().mm(normed));
     }
 
     private void AddBias(Tensor rows)
@@ -168,7 +168,7 @@ internal sealed class FoldedProjection : IDisposable
 
     private void Add(Tensor grad, Tensor u, Tensor dA)
     {
-        var dB = _kernels.Product(grad.t(), u); // [N, P]; only the members' own blocks mean something
+        var dB = grad.t().mm(u); // [N, P]; only the members' own blocks mean something
         Collector().Add(dA, dB);
     }
 

@@ -37,7 +37,7 @@ internal abstract class FrozenStack : IDisposable
     public static FrozenStack Of(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels) =>
         sites[0].Weight.Packed switch
         {
-            null => new DenseStack(sites, rankWidth, device, dtype, kernels),
+            null => new DenseStack(sites, rankWidth, device, dtype),
             Nf4Matrix => new Nf4Stack(sites, rankWidth, device, dtype, kernels),
             Fp8Matrix => new Fp8Stack(sites, rankWidth, device, dtype, kernels),
             var other => throw new NotSupportedException($"There is no product with {other.Kind} weights."),
@@ -45,7 +45,7 @@ internal abstract class FrozenStack : IDisposable
 }
 
 /// <summary>All in one matrix [[W, s·B], [A, 0]] of [N + P, K + P], so that LoRA's own products cost next to nothing.</summary>
-internal abstract class FoldedStack(BlockKernels kernels) : FrozenStack
+internal abstract class FoldedStack : FrozenStack
 {
     private long Rows => ScaledB.size(0);
 
@@ -61,16 +61,16 @@ internal abstract class FoldedStack(BlockKernels kernels) : FrozenStack
     public override void Forward(Tensor input, Tensor target)
     {
         using var scope = NewDisposeScope();
-        kernels.Product(input, Whole().narrow(0, 0, Rows).t(), target);
+        Aten.Product(input, Whole().narrow(0, 0, Rows).t(), target);
     }
 
     public override Tensor ForwardApart(Tensor x, Tensor u)
     {
         using var scope = NewDisposeScope();
-        var y = kernels.Product(x, Whole().narrow(0, 0, Rows).narrow(1, 0, Columns).t()); // [n, N]
+        var y = x.mm(Whole().narrow(0, 0, Rows).narrow(1, 0, Columns).t()); // [n, N]
         if (Ranks > 0)
         {
-            kernels.Product(u, ScaledB.t(), y, adds: true);
+            y.addmm_(u, ScaledB.t(), 1f, 1f);
         }
 
         return y.MoveToOuterDisposeScope();
@@ -82,10 +82,10 @@ internal abstract class FoldedStack(BlockKernels kernels) : FrozenStack
         var du = rows.narrow(1, Rows, Ranks);
         if (Ranks > 0)
         {
-            kernels.Product(rows.narrow(1, 0, Rows), ScaledB, du);
+            Aten.Product(rows.narrow(1, 0, Rows), ScaledB, du);
         }
 
-        var dx = kernels.Product(rows.narrow(1, 0, Rows + Ranks), Whole().narrow(1, 0, Columns)); // [n, K]
+        var dx = rows.narrow(1, 0, Rows + Ranks).mm(Whole().narrow(1, 0, Columns)); // [n, K]
         return (dx.MoveToOuterDisposeScope(), du.MoveToOuterDisposeScope());
     }
 }
@@ -95,8 +95,7 @@ internal sealed class DenseStack : FoldedStack
 {
     private readonly Tensor _whole; // [N + P, K + P]
 
-    public DenseStack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
-        : base(kernels)
+    public DenseStack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype)
     {
         using var scope = NewDisposeScope();
         var (rows, columns) = (sites.Sum(site => site.OutFeatures), sites[0].InFeatures);
@@ -134,7 +133,6 @@ internal sealed class Nf4Stack : FoldedStack
     private readonly BlockKernels _kernels;
 
     public Nf4Stack(IReadOnlyList<Projection> sites, int rankWidth, Device device, ScalarType dtype, BlockKernels kernels)
-        : base(kernels)
     {
         (_kernels, _matrices) = (kernels, [.. sites.Select(site => (Nf4Matrix)site.Weight.Packed!)]);
         ScaledB = zeros(_matrices.Sum(matrix => matrix.Rows), rankWidth, dtype: dtype, device: device).DetachFromDisposeScope();
@@ -213,7 +211,7 @@ internal sealed class Fp8Stack : FrozenStack
         Product(input.narrow(1, 0, columns), null, _codes, _scale, target);
         if (ScaledB.size(1) > 0)
         {
-            _kernels.Product(input.narrow(1, columns, ScaledB.size(1)), ScaledB.t(), target, adds: true);
+            target.addmm_(input.narrow(1, columns, ScaledB.size(1)), ScaledB.t(), 1f, 1f);
         }
     }
 
@@ -224,7 +222,7 @@ internal sealed class Fp8Stack : FrozenStack
         Product(x, null, _codes, _scale, y);
         if (u.size(1) > 0)
         {
-            _kernels.Product(u, ScaledB.t(), y, adds: true);
+            y.addmm_(u, ScaledB.t(), 1f, 1f);
         }
 
         return y.MoveToOuterDisposeScope();
@@ -240,10 +238,10 @@ internal sealed class Fp8Stack : FrozenStack
         _kernels.TransposeCodes(_codes, turned);
         var dx = empty(grad.size(0), _codes.size(1), dtype: grad.dtype, device: grad.device); // [n, K]
         Product(grad, _scale, turned, _ones, dx);
-        var du = _kernels.Product(grad, ScaledB); // [n, P]
+        var du = grad.mm(ScaledB); // [n, P]
         if (du.size(1) > 0)
         {
-            _kernels.Product(du, A, dx, adds: true);
+            dx.addmm_(du, A, 1f, 1f);
         }
 
         return (dx.MoveToOuterDisposeScope(), du.MoveToOuterDisposeScope());
