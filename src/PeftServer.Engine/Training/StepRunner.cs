@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
-using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
 
@@ -15,7 +14,6 @@ internal sealed class StepRunner(
     TrainingPlan plan, TrainingTask task, Optimizer optimizer, Adapter adapter, TrainingArguments arguments, EventLog events, TrainerControl control)
 {
     private readonly TrainingFlops _flops = new(adapter.Model, adapter);
-    private readonly CHeap _heap = new();
     private int _rowsAtOnce = arguments.PerDeviceTrainBatchSize;
     private bool _runsAgain = arguments.GradientCheckpointing is true;
 
@@ -24,13 +22,6 @@ internal sealed class StepRunner(
 
     /// <summary>The step; null when the run is to stop first.</summary>
     public StepResult? Run(int step)
-    {
-        var result = Take(step);
-        _heap.AfterStep();
-        return result;
-    }
-
-    private StepResult? Take(int step)
     {
         using var scope = NewDisposeScope(); // every temporary of the step dies here
         var started = Stopwatch.GetTimestamp();
