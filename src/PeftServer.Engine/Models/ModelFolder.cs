@@ -108,7 +108,8 @@ public static class ModelFolder
     /// <summary>The name of an architecture without its head: LlamaForCausalLM is a Llama.</summary>
     private static string Stem(PretrainedConfig config)
     {
-        var name = config.Architectures.FirstOrDefault() ?? throw new CheckpointException("config.json names no architectures, so the class of the new head has no name. Add \"architectures\".");
+        var name = config.Architectures is [var first, ..]
+            ? first : throw new CheckpointException("config.json names no architectures, so the class of the new head has no name. Add \"architectures\".");
         var at = name.IndexOf("For", 1, StringComparison.Ordinal);
         return at > 0 ? name[..at] : name.Replace("LMHeadModel", "", StringComparison.Ordinal).Replace("Model", "", StringComparison.Ordinal);
     }

@@ -1,7 +1,6 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Ia3;
 using PeftServer.Engine.Adapters.Lora;
-using PeftServer.Engine.Data;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Fast;

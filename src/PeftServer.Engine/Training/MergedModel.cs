@@ -3,7 +3,6 @@ using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
 using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
-using PeftServer.Engine.Weights;
 
 namespace PeftServer.Engine.Training;
 

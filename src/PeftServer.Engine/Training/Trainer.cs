@@ -1,8 +1,6 @@
 using System.Text.Json;
 using PeftServer.Engine.Adapters;
-using PeftServer.Engine.Models;
 using PeftServer.Engine.Native;
-using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Objectives;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Training.Tasks;
