@@ -55,7 +55,7 @@ internal sealed class BeamSearch(BeamParameters parameters, IReadOnlySet<int> st
     private BeamHypothesis Ended(int parent, int token, float score)
     {
         var stops = stopTokens.Contains(token);
-        IReadOnlyList<int> before = Running[parent].Tokens;
+        var before = Running[parent].Tokens;
         return new BeamHypothesis(stops ? before : [.. before, token], By(score, _length), stops ? FinishReason.Stop : FinishReason.Length, _length);
     }
 
