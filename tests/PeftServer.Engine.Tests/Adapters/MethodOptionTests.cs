@@ -1,7 +1,9 @@
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Adapters.Boft;
+using PeftServer.Engine.Adapters.Hira;
 using PeftServer.Engine.Adapters.Oft;
 using PeftServer.Engine.Adapters.Pvera;
+using PeftServer.Engine.Adapters.Shadow;
 using PeftServer.Engine.Adapters.Vblora;
 using PeftServer.Engine.Adapters.WaveFt;
 using PeftServer.Engine.Models;
@@ -123,6 +125,42 @@ public sealed class MethodOptionTests
     [Fact]
     public void Faults_UnknownWavelet_NamesThoseThereAre() =>
         new WaveFtConfig { WaveletFamily = "coif5" }.Faults().ShouldHaveSingleItem().ErrorMessage!.ShouldContain("db10");
+
+    public static TheoryData<AdapterConfig> OnWholeModels =>
+    [
+        new ShadowConfig { InitWeights = false }, new ShadowConfig { InitWeights = false, ShadowHiddenSize = 32, ShadowNumAttentionHeads = 4 },
+        new WaveFtConfig { NFrequency = 64, WaveletFamily = "sym4", Scaling = 1, InitWeights = false, TargetModules = OneModule },
+        new OftConfig { OftBlockSize = 4, InitWeights = false, TargetModules = ModuleSelector.Of("embed_tokens") },
+        new HiraConfig { R = 4, InitWeights = InitChoice.Named("false"), TargetModules = ModuleSelector.Of("embed_tokens") },
+    ];
+
+    /// <summary>A server holds the weights of adapters in the type of the base.</summary>
+    [Theory]
+    [MemberData(nameof(OnWholeModels))]
+    public void Forward_AllInBfloat16_StaysNearFloat32(AdapterConfig config)
+    {
+        using var scope = NewDisposeScope();
+        using var frozen = no_grad();
+        using var wide = RandomLlama.Create(CPU, ScalarType.Float32);
+        using var narrow = RandomLlama.Create(CPU, ScalarType.BFloat16);
+        using var exact = New(config, wide);
+        using var rounded = New(config, narrow);
+        foreach (var ((_, from), (_, to)) in exact.State.Zip(rounded.State))
+        {
+            to.Set(from.Value.to(ScalarType.BFloat16));
+        }
+
+        var (logits, near) = (Logits(wide, exact), Logits(narrow, rounded));
+
+        near.to(ScalarType.Float32).Minus(logits).abs().max().item<float>().ShouldBeLessThan(0.05f * logits.abs().max().item<float>());
+        logits.Minus(Logits(wide, null)).abs().max().item<float>().ShouldBeGreaterThan(0.01f * logits.abs().max().item<float>());
+
+        static Tensor Logits(CausalLanguageModel model, Adapter? adapter)
+        {
+            using var batch = ForwardBatch.Packed([[3, 5, 7, 11, 13]], adapter is null ? [] : [adapter], CPU);
+            return model.Logits(model.Hidden(batch), batch);
+        }
+    }
 
     private static Adapter New(AdapterConfig config, CausalLanguageModel model)
     {

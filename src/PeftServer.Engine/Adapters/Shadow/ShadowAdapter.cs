@@ -58,7 +58,7 @@ internal sealed class ShadowAdapter : Adapter
         return new ShadowAdapter(config with { TargetModules = config.TargetModules ?? ModuleSelector.Of(names) }, causal, sites);
     }
 
-    /// <summary>s before the first block, [n, width] in float32; made once a batch.</summary>
+    /// <summary>s before the first block, [n, width]; made once a batch.</summary>
     public Tensor Start(ForwardBatch batch, AdapterRun run) => batch.Once((this, run.Start), () => _backbone.Begin(batch, run, this));
 
     /// <summary>s behind a layer. Without gradients it takes the place of the one before.</summary>

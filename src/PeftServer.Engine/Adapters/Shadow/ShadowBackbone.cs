@@ -4,8 +4,8 @@ using PeftServer.Engine.Weights;
 namespace PeftServer.Engine.Adapters.Shadow;
 
 /// <summary>
-/// The network that s starts from: a model of the base's kind with few layers, whose weights are the adapter's. It works in float32, on the base's
-/// embeddings or on a table of its own.
+/// The network that s starts from: a model of the base's kind with few layers, whose weights are the adapter's. It works in the type of its
+/// weights, on the base's embeddings or on a table of its own.
 /// </summary>
 internal sealed class ShadowBackbone : IDisposable
 {
@@ -46,7 +46,7 @@ internal sealed class ShadowBackbone : IDisposable
     {
         if (_shared is not null)
         {
-            _model.TokenEmbedding!.Attach(adapter, new SharedEmbedding(_shared));
+            _model.TokenEmbedding!.Attach(adapter, new SharedEmbedding(_shared, State.First().Weight));
         }
     }
 
@@ -94,11 +94,11 @@ internal sealed class ShadowBackbone : IDisposable
     }
 
     /// <summary>The base's rows in place of the shadow's own.</summary>
-    private sealed class SharedEmbedding(Embedding table) : SiteAdapter
+    private sealed class SharedEmbedding(Embedding table, Weight like) : SiteAdapter
     {
         public override IEnumerable<(string Name, Weight Weight)> State => [];
 
-        public override Tensor Forward(Tensor x, in SiteCall call) => table.Frozen(x).to(ScalarType.Float32); // [n, width]
+        public override Tensor Forward(Tensor x, in SiteCall call) => table.Frozen(x).to(like.Value.dtype); // [n, width]
 
         public override void Initialize(Site site, Generator generator)
         {

@@ -36,7 +36,7 @@ internal sealed class ShadowBlock
     public Tensor Inject(Tensor h, Tensor s, Generator? draws)
     {
         using var scope = NewDisposeScope();
-        var difference = Dropout.Apply(h.Minus(s.to(h.dtype)).to(ScalarType.Float32), _config.ShadowDropout, draws);
+        var difference = Dropout.Apply(h.Minus(s.to(h.dtype)).to(_down.Value.dtype), _config.ShadowDropout, draws);
         var change = F.linear(F.linear(difference, _down.Value), _up.Value).mul(_alpha); // [n, width]
         return h.Plus(change.to(h.dtype)).MoveToOuterDisposeScope();
     }
@@ -45,9 +45,9 @@ internal sealed class ShadowBlock
     public Tensor Advance(Tensor h, Tensor s)
     {
         using var scope = NewDisposeScope();
-        var wide = h.to(ScalarType.Float32);
-        var gate = Through(_gate, wide).sigmoid(); // [n, width]
-        return s.Plus(gate.mul(Through(_candidate, wide).Minus(s))).MoveToOuterDisposeScope();
+        var own = h.to(_down.Value.dtype);
+        var gate = Through(_gate, own).sigmoid(); // [n, width]
+        return s.Plus(gate.mul(Through(_candidate, own).Minus(s))).MoveToOuterDisposeScope();
     }
 
     public void Initialize(Generator generator, Device device)

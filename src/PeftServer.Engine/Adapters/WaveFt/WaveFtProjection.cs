@@ -27,7 +27,7 @@ internal sealed class WaveFtProjection : WeightDelta
 
     public override Tensor DeltaWeight(Projection site)
     {
-        var spectrum = _places.Scatter(waveft_spectrum.Value); // [out, in]
+        var spectrum = _places.Scatter(waveft_spectrum.Value.to(ScalarType.Float32)); // [out, in]
         return (_config.UseIdwt ? Synthesize(spectrum) : spectrum).mul(_scale);
     }
 
