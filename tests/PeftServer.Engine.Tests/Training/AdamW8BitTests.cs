@@ -1,3 +1,4 @@
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Training.Optimizers;
 using PeftServer.Engine.Weights;
 
@@ -117,9 +118,9 @@ public sealed class AdamW8BitTests
             foreach (var (ours, theirs) in new[] { ("exp_avg", "first"), ("exp_avg_sq", "second") })
             {
                 var largest = file.Tensor($"{theirs}_max");
-                var hasSome = largest.gt(0).repeat_interleave(AdamW8Bit.BlockSize).narrow(0, 0, after.size(1)); // codes of a block of zeros say nothing
+                var hasSome = largest.gt(TensorArithmetic.Zero).repeat_interleave(AdamW8Bit.BlockSize).narrow(0, 0, after.size(1)); // codes of a block of zeros say nothing
                 var codes = state[$"{ours}.w"].flatten().narrow(0, 0, after.size(1)).to(ScalarType.Int32);
-                codes.sub(file.Tensor(theirs).to(ScalarType.Int32)).mul(hasSome).ne(0).sum().item<long>().ShouldBe(0, theirs);
+                codes.sub(file.Tensor(theirs).to(ScalarType.Int32)).mul(hasSome).ne(TensorArithmetic.Zero).sum().item<long>().ShouldBe(0, theirs);
                 state[$"{ours}_max.w"].flatten().sub(largest).abs().max().item<float>().ShouldBeLessThan(1e-4f * largest.max().item<float>());
             }
         }
