@@ -24,9 +24,10 @@ internal static class TrainBench
 
     /// <summary>
     /// What is to be measured: <c>fast:8b:8:2048</c>, <c>plain:1b:4:2048</c>, <c>fast:8b:chats</c>, with options behind it:
-    /// <c>keep</c>, <c>lean</c>, <c>offload</c> or a number (activations kept, so many tokens at a time); <c>nf4</c>, <c>fp8</c>.
+    /// <c>keep</c>, <c>lean</c>, <c>offload</c> or a number (activations kept, so many tokens at a time); <c>nf4</c>, <c>fp8</c>;
+    /// <c>beside</c> (a second stream).
     /// </summary>
-    public sealed record Case(string Tier, string Shape, int Batch, int Length, ActivationPlan? Plan, BaseQuantization Quantization)
+    public sealed record Case(string Tier, string Shape, int Batch, int Length, ActivationPlan? Plan, BaseQuantization Quantization, bool Overlaps = false)
     {
         public bool Chats => Length == 0;
 
@@ -56,12 +57,13 @@ internal static class TrainBench
             "offload" => result with { Plan = ActivationPlan.Offload },
             "nf4" => result with { Quantization = BaseQuantization.Nf4 },
             "fp8" => result with { Quantization = BaseQuantization.Fp8 },
+            "beside" => result with { Overlaps = true },
             _ when int.TryParse(option, out var tokens) && tokens > 0 => result with { Plan = ActivationPlan.Keep with { PassTokens = tokens } },
             _ => throw Unknown(text),
         });
 
         private static CommandException Unknown(string text) => new(
-            $"'{text}' is no case. Say fast|plain:{string.Join('|', ModelShapes.Names)}:BATCH:LENGTH or fast:SHAPE:chats, and behind it maybe :keep, :lean, :offload, :TOKENS, :nf4, :fp8.",
+            $"'{text}' is no case. Say fast|plain:{string.Join('|', ModelShapes.Names)}:BATCH:LENGTH or fast:SHAPE:chats, and behind it maybe :keep, :lean, :offload, :TOKENS, :nf4, :fp8, :beside.",
             ExitCode.Usage);
     }
 
@@ -77,7 +79,7 @@ internal static class TrainBench
         adapter.SetTraining(true);
         using var optimizer = new AdamW(adapter.Trainable, 0.9, 0.999, 1e-8, 0.01);
         var (plan, clock) = ("", new Dictionary<string, List<double>>());
-        using var step = Step(@case.Tier, @case.Plan, model, adapter, device, message => plan = message);
+        using var step = Step(@case.Tier, @case.Plan, model, adapter, device, message => plan = message, @case.Overlaps);
         var vocabulary = model.Config.VocabSize;
         var batches = @case.Chats ? Chats(vocabulary) : [Rows(@case.Batch, @case.Length, vocabulary)];
 
@@ -151,14 +153,15 @@ internal static class TrainBench
     }
 
     /// <summary>The step of a tier on a device.</summary>
-    public static ITrainingStep Step(string tier, ActivationPlan? plan, CausalLanguageModel model, Adapter adapter, Device device, Action<string>? report)
+    public static ITrainingStep Step(
+        string tier, ActivationPlan? plan, CausalLanguageModel model, Adapter adapter, Device device, Action<string>? report, bool overlaps = false)
     {
         if (tier == "plain")
         {
             return new AutogradStep(model, adapter);
         }
 
-        BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index) : new CpuBlockKernels();
+        BlockKernels kernels = device.type is DeviceType.CUDA ? new CudaBlockKernels(device.index, overlaps) : new CpuBlockKernels();
         return new FastLlamaStep(model, adapter, kernels, plan, report);
     }
 

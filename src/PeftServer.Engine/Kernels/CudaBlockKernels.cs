@@ -15,6 +15,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private readonly int _device;
     private readonly Dictionary<string, nint> _functions = [];
     private readonly nint _module;
+    private readonly SideStream? _side;
     private readonly CudnnAttention _cudnn = new();
 
     /// <summary>Widest rows that the norms take: a backward thread has two groups of eight values.</summary>
@@ -32,12 +33,29 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private const int Fp8Threads = 1024;
     private const int CappedThreads = 128;
 
-    public CudaBlockKernels(int device)
+    /// <param name="device">Number of the GPU.</param>
+    /// <param name="overlaps">Whether what nothing waits for goes to a second stream.</param>
+    public CudaBlockKernels(int device, bool overlaps = false)
     {
         _device = device;
         using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
+        _side = overlaps ? new SideStream(device) : null;
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
     }
+
+    public override void Beside(Action work, params ReadOnlySpan<Tensor> reads)
+    {
+        if (_side is null)
+        {
+            work();
+        }
+        else
+        {
+            _side.Run(work, reads);
+        }
+    }
+
+    public override void Join() => _side?.Join();
 
     public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
     {

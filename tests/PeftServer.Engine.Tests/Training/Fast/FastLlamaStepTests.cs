@@ -46,7 +46,7 @@ public sealed class FastLlamaStepTests
         }
     }
 
-    private static readonly Lazy<CudaBlockKernels> OnGpu = new(() => new CudaBlockKernels(0)); // compiled once
+    private static readonly Lazy<CudaBlockKernels> OnGpu = new(() => new CudaBlockKernels(0, overlaps: true)); // compiled once
 
     [Theory]
     [InlineData(true)]
