@@ -10,6 +10,17 @@ namespace PeftServer.Engine.Kernels;
 internal abstract class BlockKernels
 {
     /// <summary>
+    /// Does <paramref name="work"/>, beside what comes after it where the device can: nothing may write to what it reads, nor read what it writes,
+    /// before <see cref="Join"/>.
+    /// </summary>
+    public virtual void Beside(Action work, params ReadOnlySpan<Tensor> reads) => work();
+
+    /// <summary>What comes after this comes after all that was sent beside.</summary>
+    public virtual void Join()
+    {
+    }
+
+    /// <summary>
     /// sum = x + delta and normed = the norm of the sum: [n, H]; x and normed may be part of wider rows. stats takes what the backward needs
     /// of each row. Where delta is null the sum is x itself and nothing is written to <paramref name="sum"/>.
     /// </summary>

@@ -15,6 +15,7 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     private readonly int _device;
     private readonly Dictionary<string, nint> _functions = [];
     private readonly nint _module;
+    private readonly SideStream _side;
     private readonly CudnnAttention _cudnn = new();
 
     /// <summary>Widest rows that the norms take: a backward thread has two groups of eight values.</summary>
@@ -36,8 +37,13 @@ internal sealed unsafe class CudaBlockKernels : BlockKernels
     {
         _device = device;
         using var touched = zeros(1, device: torch.device($"cuda:{device}")); // makes libtorch's context this thread's
+        _side = new SideStream(device);
         _module = CudaDriver.LoadModule(Nvrtc.Compile(string.Concat(Sources.Select(Source)), CudaDriver.Architecture(device)));
     }
+
+    public override void Beside(Action work, params ReadOnlySpan<Tensor> reads) => _side.Run(work, reads);
+
+    public override void Join() => _side.Join();
 
     public override void AddNorm(Tensor x, Tensor? delta, NormWeights norm, Tensor? sum, Tensor normed, Tensor stats)
     {

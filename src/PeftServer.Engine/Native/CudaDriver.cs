@@ -70,6 +70,27 @@ internal static unsafe partial class CudaDriver
     public static void Launch(nint function, (int X, int Y) grid, int threads, nint stream, void** arguments) =>
         Check(cuLaunchKernel(function, (uint)grid.X, (uint)grid.Y, 1, (uint)threads, 1, 1, 0, stream, arguments, null), nameof(cuLaunchKernel));
 
+    /// <summary>A stream that waits for no other by itself.</summary>
+    public static nint CreateStream()
+    {
+        const uint NonBlocking = 1;
+        Check(cuStreamCreate(out var stream, NonBlocking), nameof(cuStreamCreate));
+        return stream;
+    }
+
+    /// <summary>A mark in the order of a stream's work.</summary>
+    public static nint CreateEvent()
+    {
+        const uint WithoutTime = 2;
+        Check(cuEventCreate(out var mark, WithoutTime), nameof(cuEventCreate));
+        return mark;
+    }
+
+    public static void Record(nint mark, nint stream) => Check(cuEventRecord(mark, stream), nameof(cuEventRecord));
+
+    /// <summary>What comes on a stream from here on waits for a mark as it was last set.</summary>
+    public static void Wait(nint stream, nint mark) => Check(cuStreamWaitEvent(stream, mark, 0), nameof(cuStreamWaitEvent));
+
     private static void Check(int code, string call)
     {
         if (code != 0)
@@ -105,6 +126,18 @@ internal static unsafe partial class CudaDriver
     [LibraryImport("libcuda.so.1")]
     private static partial int cuLaunchKernel(
         nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** arguments, void** extra);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuStreamCreate(out nint stream, uint flags);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuStreamWaitEvent(nint stream, nint mark, uint flags);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuEventCreate(out nint mark, uint flags);
+
+    [LibraryImport("libcuda.so.1")]
+    private static partial int cuEventRecord(nint mark, nint stream);
 
     [LibraryImport("torch_cuda")]
     private static partial int aoti_torch_get_current_cuda_stream(int device, out nint stream);

@@ -85,6 +85,7 @@ internal sealed class FastAttention : IDisposable
         var (cos, sin) = batch.Angles(_block.Rotary, Heads);
         _kernels.RopeBackward(dq, dk, dv, cos, sin, dQkv, Heads);
         NormHeadsBackward(dQkv, part);
+        _kernels.Join(); // the rows that the result is written to were read beside
         if (dInput is null)
         {
             _qkv.AddGradients(dQkv, input, _inputNorm, part.Stats, part.U, _qkv.BackwardRanks(dQkv));

@@ -13,12 +13,13 @@ namespace PeftServer.Engine.Training.Fast;
 internal sealed class FastLlamaLayer : IDisposable
 {
     private readonly FastBlock _block;
+    private readonly BlockKernels _kernels;
     private readonly FastAttention _attention;
     private readonly FastFeedForward _mlp;
 
     public FastLlamaLayer(FastBlock block, Adapter adapter, BlockKernels kernels)
     {
-        _block = block;
+        (_block, _kernels) = (block, kernels);
         var parts = adapter.Parts.ToDictionary(entry => entry.Site, entry => (LoraProjection)entry.Part);
         var (device, dtype) = (adapter.Model.Device, adapter.Model.Dtype);
         FoldedProjection Fold(IReadOnlyList<Projection> sites) => new([.. sites.Select(site => (site, parts.GetValueOrDefault(site)))], device, dtype, kernels);
@@ -85,7 +86,13 @@ internal sealed class FastLlamaLayer : IDisposable
         {
             using var inner = NewDisposeScope();
             Tensor Piece(Tensor rows) => rows.narrow(0, start, count);
+            _kernels.Join(); // what was held for work beside goes now
             _mlp.Backward(Piece(gradRows), Piece(middle ?? input), state.Mlp, Stream(Piece(gradRows)), Stream(Piece(dMiddleRows)));
+        }
+
+        if (_block.IsParallel)
+        {
+            _kernels.Join(); // attention uses the room beside the gradient, as the feed-forward did
         }
 
         // Side by side, both answers have the output's gradient and the norm's input that of both: a norm's backward is linear.

@@ -71,9 +71,16 @@ internal sealed class FastLlamaStep : ITrainingStep
         using var scope = NewDisposeScope();
         var (loss, correct) = (zeros([], device: _model.Model.Device), zeros([], device: _model.Model.Device));
         var plan = PlanFor(BatchShape.Of(batch));
-        foreach (var pass in batch.Split(plan.PassTokens))
+        try
         {
-            Pass(pass, plan.Mode, scale, loss, correct);
+            foreach (var pass in batch.Split(plan.PassTokens))
+            {
+                Pass(pass, plan.Mode, scale, loss, correct);
+            }
+        }
+        finally
+        {
+            _kernels.Join();
         }
 
         return (loss.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());

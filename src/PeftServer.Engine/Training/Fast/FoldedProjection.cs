@@ -120,13 +120,21 @@ internal sealed class FoldedProjection : IDisposable
     /// <summary>The gradient of u alone, for an input that needs none.</summary>
     public Tensor BackwardRanks(Tensor grad) => grad.mm(_stack.ScaledB); // [n, P]
 
-    /// <summary>Adds the gradients of the A's and B's: grad is that of y, x [n, K] the input, u [n, P] what A made of it.</summary>
+    /// <summary>
+    /// Adds the gradients of the A's and B's, beside what comes next: grad is that of y, x [n, K] the input, u [n, P] what A made of it. None of
+    /// them may change before <see cref="BlockKernels.Join"/>.
+    /// </summary>
     public void AddGradients(Tensor grad, Tensor x, Tensor u, Tensor du)
     {
         if (RankWidth > 0)
         {
-            using var scope = NewDisposeScope();
-            Add(grad, u, du.t().mm(x));
+            _kernels.Beside(
+                () =>
+                {
+                    using var scope = NewDisposeScope();
+                    Add(grad, u, du.t().mm(x));
+                },
+                grad, x, u, du);
         }
     }
 
@@ -135,11 +143,14 @@ internal sealed class FoldedProjection : IDisposable
     /// </summary>
     public void AddGradients(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor u, Tensor du)
     {
-        if (RankWidth == 0)
+        if (RankWidth > 0)
         {
-            return;
+            _kernels.Beside(() => AddNormed(grad, x, norm, stats, u, du), grad, x, stats, u, du);
         }
+    }
 
+    private void AddNormed(Tensor grad, Tensor x, NormWeights norm, Tensor stats, Tensor u, Tensor du)
+    {
         using var scope = NewDisposeScope();
         if (norm.Form is NormForm.Rms or NormForm.OffsetRms)
         {
