@@ -95,7 +95,7 @@ internal sealed class CausalCase : IModelCase
     public Tensor TrainingLoss(IReadOnlyList<Adapter> adapters)
     {
         var (rows, places) = _golden.Rows();
-        using var draws = _draws.Next(adapters);
+        var draws = _draws.Next(adapters);
         using var batch = Pack(rows, adapters, draws);
         var logits = _model.Logits(_model.Hidden(batch), batch);
         var own = tensor(KeepsPadding ? [.. places.SelectMany(at => at)] : batch.PlacesOf([.. Enumerable.Range(0, rows.Sum(row => row.Length)).Select(i => (long)i)]));

@@ -55,7 +55,7 @@ internal sealed class ClassificationCase(Golden golden, ClassificationModel mode
     {
         if (model.Kind is not PredictionKind.Span)
         {
-            using var draws = _draws.Next(adapters);
+            var draws = _draws.Next(adapters);
             var (logits, places) = Predict(adapters, draws);
             return Loss(logits, places);
         }

@@ -8,6 +8,7 @@ namespace PeftServer.Goldens.Tests;
 internal sealed class Golden : IDisposable
 {
     private readonly SafetensorsFile _file;
+    private readonly List<IDisposable> _kept = [];
 
     public Golden(string folder)
     {
@@ -75,5 +76,17 @@ internal sealed class Golden : IDisposable
         (error <= tolerance).ShouldBeTrue($"{what}: error {error:E2} is above {tolerance:E0}");
     }
 
-    public void Dispose() => _file.Dispose();
+    /// <summary>Something that lives as long as this.</summary>
+    public T Keep<T>(T one)
+        where T : IDisposable
+    {
+        _kept.Add(one);
+        return one;
+    }
+
+    public void Dispose()
+    {
+        _kept.ForEach(one => one.Dispose());
+        _file.Dispose();
+    }
 }

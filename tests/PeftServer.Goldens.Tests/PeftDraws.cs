@@ -13,12 +13,12 @@ internal sealed class PeftDraws(Golden golden)
 {
     private int _steps;
 
-    /// <summary>The generator for the next step of training; null for what draws nothing.</summary>
+    /// <summary>The generator for the next step of training, which the case owns; null for what draws nothing.</summary>
     public Generator? Next(IReadOnlyList<Adapter> adapters)
     {
         if (golden.Meta.TryGetProperty("step_seed", out var seed) && seed.ValueKind is JsonValueKind.Number)
         {
-            return new Generator(seed.GetUInt64() + (ulong)_steps++);
+            return golden.Keep(new Generator(seed.GetUInt64() + (ulong)_steps++));
         }
 
         if (adapters is not [{ Config: PolyConfig or PveraConfig } adapter])
@@ -26,7 +26,7 @@ internal sealed class PeftDraws(Golden golden)
             return null;
         }
 
-        var draws = new Generator(golden.Meta.GetProperty("seed").GetUInt64());
+        var draws = golden.Keep(new Generator(golden.Meta.GetProperty("seed").GetUInt64()));
         var (rows, width) = (golden["input_ids"].size(0), golden["input_ids"].size(1));
         if (adapter.Config is PveraConfig { R: var rank })
         {

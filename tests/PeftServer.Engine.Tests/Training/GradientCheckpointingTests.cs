@@ -43,6 +43,7 @@ public sealed class GradientCheckpointingTests
     [InlineData("LORA", """{ "r": 4, "velora_config": { "num_groups": 8, "init_type": "batch_average_once" } }""")]
     [InlineData("LORA", """{ "r": 4, "use_dora": true, "lora_dropout": 0.2 }""")]
     [InlineData("PVERA", """{ "r": 8, "pvera_dropout": 0.1 }""")]
+    [InlineData("PVERA", """{ "r": 8, "generator_seed": 3 }""")]
     [InlineData("POLY", """{ "r": 4, "n_tasks": 1, "n_skills": 2 }""")]
     [InlineData("LOHA", """{ "r": 4, "rank_dropout": 0.3, "module_dropout": 0.3 }""")]
     public void Run_MethodsThatDraw_DrawTheSame(string method, string settings) => ShouldLearnTheSame(

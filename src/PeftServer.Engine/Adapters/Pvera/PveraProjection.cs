@@ -34,7 +34,7 @@ internal sealed class PveraProjection(PveraConfig config, PveraProjections share
         var z = both.narrow(1, 0, config.R);
         if (call.Batch.Dropout is not null || config.SampleAtInference)
         {
-            z = z.Plus(Noise(z, call.Batch.Dropout).mul(both.narrow(1, config.R, config.R).mul(Half).exp()));
+            z = z.Plus(Noise(z, call).mul(both.narrow(1, config.R, config.R).mul(Half).exp()));
         }
 
         return F.linear(z, shared.B(projection.OutFeatures).to(x.dtype)).mul(pvera_lambda_b.Value.to(x.dtype)).MoveToOuterDisposeScope(); // [n, out]
@@ -50,17 +50,24 @@ internal sealed class PveraProjection(PveraConfig config, PveraProjections share
     }
 
     /// <summary>Of the module's own generator, where it has one; of the step's; or, in inference that has no seed, of any.</summary>
-    private Tensor Noise(Tensor z, Generator? draws)
+    private Tensor Noise(Tensor z, in SiteCall call)
     {
-        using var fresh = draws is null || config.GeneratorSeed is not null ? new Generator((ulong)Random.Shared.NextInt64()) : null;
-        if (config.GeneratorSeed is null)
+        if (config.GeneratorSeed is not null)
         {
-            return randn(z.shape, generator: fresh ?? draws).to(z.dtype, z.device); // [n, r]
+            // Its own generator goes on with every draw: a layer that runs again takes what was drawn the first time.
+            return GradientCheckpoints.AreOn ? call.Batch.Once((this, call.Run.Start), () => OwnNoise(z)) : OwnNoise(z);
         }
 
-        fresh!.set_state(_drawn.Value);
-        var noise = randn(z.shape, generator: fresh).to(z.dtype, z.device);
-        _drawn.Set(fresh.get_state());
+        using var fresh = call.Batch.Dropout is null ? new Generator((ulong)Random.Shared.NextInt64()) : null;
+        return randn(z.shape, generator: fresh ?? call.Batch.Dropout).to(z.dtype, z.device); // [n, r]
+    }
+
+    private Tensor OwnNoise(Tensor z)
+    {
+        using var draws = new Generator(0);
+        draws.set_state(_drawn.Value);
+        var noise = randn(z.shape, generator: draws).to(z.dtype, z.device); // [n, r]
+        _drawn.Set(draws.get_state());
         return noise;
     }
 
