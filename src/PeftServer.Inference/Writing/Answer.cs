@@ -13,6 +13,9 @@ internal sealed record AnswerPiece(string Text, string? FinishReason, ScoredToke
 {
     /// <summary>With the first piece, where it is wanted: what the model makes of the prompt's tokens behind the first.</summary>
     public IReadOnlyList<PromptToken>? Prompt { get; init; }
+
+    /// <summary>Tokens of the answer up to here; the answer itself may be further on.</summary>
+    public int TokenCount { get; init; }
 }
 
 /// <summary>A token of a text, as a model sees it.</summary>
@@ -39,7 +42,7 @@ internal sealed class Answer(ChannelReader<GeneratedToken> tokens, Tokenizer tok
         {
             TokenCount += token.FinishReason is FinishReason.NothingAsked ? 0 : 1;
             var added = token.Id is { } id ? detokenizer.Push(id) : "";
-            var piece = new AnswerPiece(stopping.Push(added), null, Scored(token, offset)) { Prompt = token.Prompt };
+            var piece = new AnswerPiece(stopping.Push(added), null, Scored(token, offset)) { Prompt = token.Prompt, TokenCount = TokenCount };
             offset += added.EnumerateRunes().Count();
             if (stopping.HasStopped)
             {

@@ -35,12 +35,13 @@ internal abstract class WrittenAnswers<TRequest>(TRequest request, Writer writer
     {
         using var giveUp = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         var answers = Start(giveUp.Token);
-        var begun = new bool[answers.Count];
+        var (begun, written) = (new bool[answers.Count], new int[answers.Count]);
         try
         {
             await foreach (var (index, piece) in AnswerPieces.MergeAsync(answers, giveUp.Token))
             {
-                var soFar = Request.StreamOptions?.ContinuousUsageStats is true ? UsageOf(answers.Sum(answer => answer.TokenCount)) : null;
+                written[index] = piece.TokenCount;
+                var soFar = Request.StreamOptions?.ContinuousUsageStats is true ? UsageOf(written.Sum()) : null;
                 foreach (var chunk in Chunks(index, piece, isFirst: !begun[index], soFar))
                 {
                     yield return chunk;
