@@ -23,7 +23,7 @@ public static class MergedModel
         using var frozen = no_grad();
         using var scope = NewDisposeScope();
         var labels = StartingAdapters.LabelsOf(adapter);
-        var head = ModelCatalog.HeadFor(AdapterFile.ReadConfig(adapter).TaskType ?? TaskType.CausalLm) ?? ModelHead.CausalLM;
+        var head = ModelCatalog.HeadFor(AdapterFile.ReadConfig(adapter).TaskType) ?? ModelCatalog.ServedHead(PretrainedConfig.Read(model)) ?? ModelHead.CausalLM;
         using var loaded = PretrainedModel.Load(model, CPU, dtype ?? TypeOf(model), head, labels: labels);
         using var trained = AdapterFile.Load(adapter, loaded);
         Write(loaded, head, trained, model, adapter, folder, shardBytes);
