@@ -133,7 +133,7 @@ internal static partial class JobCreation
             if (found?.Adapter is null || found.BaseName != request.Model)
             {
                 faults.Add(new(
-                    $"'{ForeignText.Clean(expert.Name, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; the LoRA adapters must be of one base.",
+                    $"'{ForeignText.Clean(expert.Name, 200)}' is no fine-tuned model of {name}. GET /v1/models lists the models; adapters that work together must be of one base.",
                     $"peft.{ForeignText.Clean(expert.Field, 50)}", "model_not_available"));
             }
         }
