@@ -18,67 +18,56 @@ internal static class SftLoss
     public static (Tensor Sum, Tensor Correct) Compute(
         CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, SftSettings? settings = null)
     {
-        if (GradientCheckpoints.AreOn && batch.PromptTargets is not { Count: > 0 })
-        {
-            return InPieces(model, adapters, batch, dropout, settings ?? new SftSettings());
-        }
-
-        using var scope = NewDisposeScope();
-        var scores = TokenScores.Of(model, adapters, batch, dropout, withSide: true);
-        var (sum, correct) = (Sft.Sum(scores, settings ?? new SftSettings()), scores.Correct());
-        if (scores.Side is var (logProbs, weight))
-        {
-            sum = sum.Minus(logProbs.sum().Times(weight));
-        }
-
-        if (scores.Prompts is { } prompts)
-        {
-            var weights = batch.Sequences.SelectMany(_ => batch.PromptTargets.Select(target => (float)target.Weight)).ToArray();
-            sum = sum.Minus(prompts.LogProbs.mul(tensor(weights, device: model.Device)).sum());
-            correct = correct.Plus(prompts.Correct().to(ScalarType.Float32));
-        }
-
-        return (sum.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
-    }
-
-    private static (Tensor Sum, Tensor Correct) InPieces(
-        CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, SftSettings settings)
-    {
         using var scope = NewDisposeScope();
         using var forward = ForwardBatch.Packed(batch.Sequences, adapters, model.Device, dropout, batch.Tasks);
         var hidden = model.Hidden(forward); // [n, hidden]
+        var places = forward.PlacesOf(batch.Sources);
         var correct = zeros([], device: model.Device);
-        var sum = Sum(hidden, settings, scores => correct.add_(scores.Correct(), TensorArithmetic.One));
-        if (adapters is [var one] && one.SideStates(forward) is var (states, weight))
+        var sum = Sum(hidden, places, batch.Targets, (scores, _) => Sft.Sum(Noted(scores), settings ?? new SftSettings()));
+        if (adapters is [var one] && one.SideStates(forward) is var (states, share))
         {
-            sum = sum.Plus(Sum(states, new SftSettings(), _ => { }).Times(weight));
+            sum = sum.Plus(Sum(states, places, batch.Targets, (scores, _) => scores.LogProbs.sum().neg()).Times(share));
+        }
+
+        if (batch.PromptTargets is { Count: > 0 } prompt)
+        {
+            var weights = batch.Sequences.SelectMany(_ => prompt.Select(target => (float)target.Weight)).ToArray();
+            sum = sum.Plus(Sum(
+                hidden, [.. forward.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source))],
+                [.. batch.Sequences.SelectMany(_ => prompt.Select(target => (long)target.Token))],
+                (scores, piece) => Noted(scores).LogProbs.mul(tensor(weights[piece], device: model.Device)).sum().neg()));
         }
 
         return (sum.MoveToOuterDisposeScope(), correct.MoveToOuterDisposeScope());
 
-        Tensor Sum(Tensor states, SftSettings variant, Action<TokenScores> note)
+        // The loss of targets [m] by the states [n, hidden] at places [m].
+        Tensor Sum(Tensor from, long[] at, long[] targets, Func<TokenScores, Range, Tensor> loss)
         {
-            states = GradientCheckpoints.Cut(states);
-            var places = forward.PlacesOf(batch.Sources);
+            from = GradientCheckpoints.Cut(from);
             var sums = new List<Tensor>();
-            for (var start = 0; start < places.Length; start += Piece)
+            var size = GradientCheckpoints.AreOn ? Piece : Math.Max(1, targets.Length);
+            for (var start = 0; start == 0 || start < targets.Length; start += size)
             {
-                var piece = start..Math.Min(start + Piece, places.Length);
-                var (at, targets) = (places[piece], batch.Targets[piece]);
-                sums.Add(GradientCheckpoints.Layer(states, forward, rows =>
+                var piece = start..Math.Min(start + size, targets.Length);
+                var (sources, tokens) = (at[piece], targets[piece]);
+                sums.Add(GradientCheckpoints.Layer(from, forward, rows =>
                 {
                     using var inner = NewDisposeScope();
-                    var scores = TokenScores.At(at, targets, [at.Length], model, forward, rows);
-                    if (!GradientCheckpoints.RunsAgain)
-                    {
-                        note(scores);
-                    }
-
-                    return Sft.Sum(scores, variant).MoveToOuterDisposeScope();
+                    return loss(TokenScores.At(sources, tokens, [tokens.Length], model, forward, rows), piece).MoveToOuterDisposeScope();
                 }));
             }
 
             return stack(sums).sum();
+        }
+
+        TokenScores Noted(TokenScores scores)
+        {
+            if (!GradientCheckpoints.RunsAgain)
+            {
+                correct.add_(scores.Correct(), TensorArithmetic.One);
+            }
+
+            return scores;
         }
     }
 }

@@ -17,12 +17,6 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
 {
     public int Rows => Counts.Count;
 
-    /// <summary>Scores of the labels in the prompts before the rows, where a batch has any.</summary>
-    public TokenScores? Prompts { get; private init; }
-
-    /// <summary>The log-probabilities of the targets by the states that an adapter has beside the model's, and what they count in supervised training.</summary>
-    public (Tensor LogProbs, double Weight)? Side { get; private init; }
-
     /// <summary>Targets of the first half of the rows: the chosen ones, where a batch is [all chosen; all rejected].</summary>
     public int FirstHalf => Counts.Take(Rows / 2).Sum();
 
@@ -32,32 +26,12 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
     /// <param name="batch">The rows.</param>
     /// <param name="dropout">Draws what is dropped; null: nothing is.</param>
     /// <param name="temperature">Divides the logits.</param>
-    /// <param name="withSide">Whether <see cref="Side"/> is wanted.</param>
     public static TokenScores Of(
-        CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, double temperature = 1, bool withSide = false)
+        CausalLanguageModel model, IReadOnlyList<Adapter> adapters, SftBatch batch, Generator? dropout, double temperature = 1)
     {
         using var scope = NewDisposeScope();
-        var device = model.Device;
-        using var forward = ForwardBatch.Packed(batch.Sequences, adapters, device, dropout, batch.Tasks);
-        var hidden = model.Hidden(forward); // [n, hidden]
-        var scores = At(forward.PlacesOf(batch.Sources), batch.Targets, batch.Counts, model, forward, hidden, temperature);
-        if (withSide && adapters is [var one] && one.SideStates(forward) is var (states, weight))
-        {
-            scores = scores with { Side = (At(forward.PlacesOf(batch.Sources), batch.Targets, batch.Counts, model, forward, states, temperature).LogProbs, weight) };
-        }
-
-        if (batch.PromptTargets is not { Count: > 0 } prompt)
-        {
-            return scores.MoveToOuterDisposeScope();
-        }
-
-        var all = scores with
-        {
-            Prompts = At(
-                [.. forward.Starts.SkipLast(1).SelectMany(start => prompt.Select(target => (long)start + target.Source))],
-                [.. batch.Sequences.SelectMany(_ => prompt.Select(target => (long)target.Token))], [.. batch.Sequences.Select(_ => prompt.Count)], model, forward, hidden, temperature),
-        };
-        return all.MoveToOuterDisposeScope();
+        using var forward = ForwardBatch.Packed(batch.Sequences, adapters, model.Device, dropout, batch.Tasks);
+        return At(forward.PlacesOf(batch.Sources), batch.Targets, batch.Counts, model, forward, model.Hidden(forward), temperature).MoveToOuterDisposeScope();
     }
 
     /// <summary>The scores of <paramref name="tokens"/> by the hidden states [n, hidden] at <paramref name="places"/>.</summary>
@@ -85,8 +59,6 @@ internal sealed record TokenScores(Tensor Logits, Tensor LogSoftmax, Tensor LogP
             tensor.MoveToOuterDisposeScope();
         }
 
-        Side?.LogProbs.MoveToOuterDisposeScope();
-        Prompts?.MoveToOuterDisposeScope();
         return this;
     }
 
