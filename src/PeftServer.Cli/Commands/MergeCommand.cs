@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Training;
 using TorchSharp;
 
@@ -82,12 +83,6 @@ internal static class MergeCommand
         return command;
     }
 
-    private static torch.ScalarType? TypeOf(string? name) => name switch
-    {
-        null => null,
-        "float32" => torch.ScalarType.Float32,
-        "float16" => torch.ScalarType.Float16,
-        "bfloat16" => torch.ScalarType.BFloat16,
-        _ => throw new CommandException($"--dtype {name}: it is float32, float16 or bfloat16.", ExitCode.Usage),
-    };
+    private static torch.ScalarType? TypeOf(string? name) => name is null ? null
+        : Devices.DtypeOf(name) ?? throw new CommandException($"--dtype {name}: it is float32, float16 or bfloat16.", ExitCode.Usage);
 }

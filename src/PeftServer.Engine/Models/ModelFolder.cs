@@ -14,11 +14,8 @@ public static class ModelFolder
     /// <summary>Bytes of one file of weights at most, as transformers' default has it.</summary>
     public const long DefaultShardBytes = 5_000_000_000;
 
-    private const string SingleName = "model.safetensors";
-    private const string IndexName = "model.safetensors.index.json";
-
     /// <summary>Endings of weights, and of what speaks of them.</summary>
-    private static readonly string[] Left = [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".index.json", ".md", "config.json"];
+    private static readonly string[] Left = [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".index.json", ".md"];
 
     /// <summary>Endings of class names, by head.</summary>
     private static readonly Dictionary<ModelHead, string> Endings = new()
@@ -66,7 +63,7 @@ public static class ModelFolder
         foreach (var path in Directory.EnumerateFiles(source, "*", SearchOption.AllDirectories))
         {
             var name = Path.GetRelativePath(source, path);
-            var isOfModel = Path.GetFileName(path) == "config.json" ? Path.GetDirectoryName(name) is "" : Array.Exists(Left, ending => name.EndsWith(ending, StringComparison.OrdinalIgnoreCase) && ending != "config.json");
+            var isOfModel = Path.GetFileName(path) == "config.json" ? Path.GetDirectoryName(name) is "" : Array.Exists(Left, ending => name.EndsWith(ending, StringComparison.OrdinalIgnoreCase));
             if (!isOfModel && !name.Split(Path.DirectorySeparatorChar).Any(part => part[0] == '.'))
             {
                 Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(folder, name))!);
@@ -134,7 +131,7 @@ public static class ModelFolder
         foreach (var (index, shard) in shards.Index())
         {
             using var scope = NewDisposeScope();
-            var name = shards.Count == 1 ? SingleName : FormattableString.Invariant($"model-{index + 1:D5}-of-{shards.Count:D5}.safetensors");
+            var name = shards.Count == 1 ? SafetensorsCheckpoint.SingleFile : FormattableString.Invariant($"model-{index + 1:D5}-of-{shards.Count:D5}.safetensors");
             SafetensorsWriter.Write(Path.Combine(folder, name), shard.ToDictionary(entry => entry.Name, entry => entry.Value()));
             shard.ForEach(entry => places[entry.Name] = name);
         }
@@ -146,7 +143,7 @@ public static class ModelFolder
                 metadata = new { total_size = tensors.Sum(entry => entry.Bytes) },
                 weight_map = places,
             };
-            File.WriteAllText(Path.Combine(folder, IndexName), JsonSerializer.Serialize(index, PeftJson.Indented));
+            File.WriteAllText(Path.Combine(folder, SafetensorsCheckpoint.Index), JsonSerializer.Serialize(index, PeftJson.Indented));
         }
     }
 

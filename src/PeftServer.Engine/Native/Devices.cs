@@ -34,6 +34,15 @@ public static class Devices
         return index < count ? Cuda(index) : throw new ArgumentException($"{name} is not there: this host has {count} GPU(s), cuda:0 to cuda:{count - 1}.");
     }
 
+    /// <summary>A type of weights by its name in config.json; null for one that models are not written in.</summary>
+    public static ScalarType? DtypeOf(string? name) => name switch
+    {
+        "float32" => ScalarType.Float32,
+        "float16" => ScalarType.Float16,
+        "bfloat16" => ScalarType.BFloat16,
+        _ => null,
+    };
+
     /// <summary>The type that base weights take on a device: bfloat16 on GPUs, float32 on CPUs unless asked for.</summary>
     public static ScalarType DefaultDtype(Device device, bool? bf16) =>
         bf16 ?? device.type == DeviceType.CUDA ? ScalarType.BFloat16 : ScalarType.Float32;

@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
 using PeftServer.Engine.Adapters;
 using PeftServer.Engine.Models;
+using PeftServer.Engine.Native;
 using PeftServer.Engine.Quantization;
 using PeftServer.Engine.Training.Optimizers;
 
@@ -115,10 +116,5 @@ public static class MergedModel
     }
 
     /// <summary>The type that a base says it is saved in; bfloat16 where it says nothing or one that is not trained in.</summary>
-    private static ScalarType TypeOf(string model) => PretrainedConfig.Read(model).Dtype switch
-    {
-        "float32" => ScalarType.Float32,
-        "float16" => ScalarType.Float16,
-        _ => ScalarType.BFloat16,
-    };
+    private static ScalarType TypeOf(string model) => Devices.DtypeOf(PretrainedConfig.Read(model).Dtype) ?? ScalarType.BFloat16;
 }
