@@ -9,15 +9,6 @@ namespace PeftServer.Engine.Tests.Training;
 /// <summary>Runs whose activations are computed again on the way back, in tensor code: step by step they are those that keep them, draws included.</summary>
 public sealed class GradientCheckpointingTests
 {
-    private static readonly string[] Texts = [.. Enumerable.Range(0, 8).Select(i =>
-        $$"""{"prompt": "Number {{i}}: ", "completion": "{{string.Concat(Enumerable.Repeat("word ", i + 1))}}"}""")];
-
-    private static readonly string[] Pairs = [.. Enumerable.Range(0, 8).Select(i => $$"""{"prompt": "Colour {{i}}: ", "chosen": "blue {{i}}", "rejected": "a very long red {{i}}"}""")];
-
-    private static readonly string[] Classes = [.. Enumerable.Range(0, 8).Select(i => $$"""{"text": "A mail of number {{i}}", "label": "{{(i % 3 == 0 ? "odd" : "even")}}"}""")];
-
-    private static readonly string[] Alike = [.. Enumerable.Range(0, 8).Select(i => $$"""{"anchor": "number {{i}}", "positive": "the number {{i}}"}""")];
-
     [Theory]
     [InlineData(TrainingMethodType.Supervised)]
     [InlineData(TrainingMethodType.Dpo)]
@@ -28,14 +19,7 @@ public sealed class GradientCheckpointingTests
     [InlineData(TrainingMethodType.Embedding)]
     public void Run_EveryObjective_LearnsTheSame(TrainingMethodType type)
     {
-        var rows = type switch
-        {
-            TrainingMethodType.Supervised => Texts,
-            TrainingMethodType.Classification => Classes,
-            TrainingMethodType.Embedding => Alike,
-            _ => Pairs,
-        };
-        ShouldLearnTheSame(rows, new TrainingMethod { Type = type }, new LoraConfig { R = 4, LoraDropout = 0.2 });
+        ShouldLearnTheSame(SmallRows.Of(type), new TrainingMethod { Type = type }, new LoraConfig { R = 4, LoraDropout = 0.2 });
     }
 
     [Theory]
@@ -47,18 +31,18 @@ public sealed class GradientCheckpointingTests
     [InlineData("POLY", """{ "r": 4, "n_tasks": 1, "n_skills": 2 }""")]
     [InlineData("LOHA", """{ "r": 4, "rank_dropout": 0.3, "module_dropout": 0.3 }""")]
     public void Run_MethodsThatDraw_DrawTheSame(string method, string settings) => ShouldLearnTheSame(
-        Texts, new TrainingMethod(), JsonSerializer.Deserialize<AdapterConfig>($$"""{ "peft_type": "{{method}}", "target_modules": ["q_proj", "v_proj"], {{settings.Trim()[1..]}}""", PeftJson.Options)!);
+        SmallRows.Texts, new TrainingMethod(), JsonSerializer.Deserialize<AdapterConfig>($$"""{ "peft_type": "{{method}}", "target_modules": ["q_proj", "v_proj"], {{settings.Trim()[1..]}}""", PeftJson.Options)!);
 
     [Fact]
     public void Run_TwoTextsAndSteps_LearnTheSameWithAccumulation() => ShouldLearnTheSame(
-        Texts, new TrainingMethod(), new LoraConfig { R = 4, LoraDropout = 0.2 }, arguments => arguments with { GradientAccumulationSteps = 2, NeftuneNoiseAlpha = 5 });
+        SmallRows.Texts, new TrainingMethod(), new LoraConfig { R = 4, LoraDropout = 0.2 }, arguments => arguments with { GradientAccumulationSteps = 2, NeftuneNoiseAlpha = 5 });
 
     [Theory]
     [InlineData(TrainingMethodType.Embedding)]
     [InlineData(TrainingMethodType.Dpo)]
     public void Run_RowsThatDoNotFitAndCannotBeSplit_AreComputedAgainAndLearnTheSame(TrainingMethodType type)
     {
-        var rows = type is TrainingMethodType.Dpo ? Pairs : Alike;
+        var rows = SmallRows.Of(type);
         using var whole = Create(rows, new TrainingMethod { Type = type }, new LoraConfig { R = 4 }, again: null);
         using var full = Create(rows, new TrainingMethod { Type = type }, new LoraConfig { R = 4 }, again: null);
         whole.Run().ShouldBe(TrainingOutcome.Succeeded);
@@ -78,7 +62,7 @@ public sealed class GradientCheckpointingTests
     [Fact]
     public void Run_ForbiddenAndOneRowDoesNotFit_SaysWhatToDo()
     {
-        using var run = Create(Texts, new TrainingMethod(), new LoraConfig { R = 4, LoraDropout = 0.1 }, again: false);
+        using var run = Create(SmallRows.Texts, new TrainingMethod(), new LoraConfig { R = 4, LoraDropout = 0.1 }, again: false);
 
         Should.Throw<TrainingException>(() => run.Run(beforeMicroBatch: _ => throw new InvalidOperationException("CUDA out of memory."))).Message
             .ShouldStartWith("A single row does not fit into memory. Leave gradient_checkpointing = false out, lower max_length");

@@ -11,15 +11,6 @@ namespace PeftServer.Engine.Tests.Training;
 [Collection("what a GPU's memory holds")] // one at a time: the allocator counts for all
 public sealed class OutOfMemoryTests
 {
-    private static readonly string[] Texts = [.. Enumerable.Range(0, 8).Select(i =>
-        $$"""{"prompt": "Number {{i}}: ", "completion": "{{string.Concat(Enumerable.Repeat("word ", i + 1))}}"}""")];
-
-    private static readonly string[] Pairs = [.. Enumerable.Range(0, 8).Select(i => $$"""{"prompt": "Colour {{i}}: ", "chosen": "blue {{i}}", "rejected": "a very long red {{i}}"}""")];
-
-    private static readonly string[] Classes = [.. Enumerable.Range(0, 8).Select(i => $$"""{"text": "A mail of number {{i}}", "label": "{{(i % 3 == 0 ? "odd" : "even")}}"}""")];
-
-    private static readonly string[] Alike = [.. Enumerable.Range(0, 8).Select(i => $$"""{"anchor": "number {{i}}", "positive": "the number {{i}}"}""")];
-
     public enum Place
     {
         Trial,
@@ -114,13 +105,7 @@ public sealed class OutOfMemoryTests
 
     private static TrainingRun Create(TrainingMethodType type, bool packing, bool fast)
     {
-        var rows = type switch
-        {
-            TrainingMethodType.Supervised => Texts,
-            TrainingMethodType.Classification => Classes,
-            TrainingMethodType.Embedding => Alike,
-            _ => Pairs,
-        };
+        var rows = SmallRows.Of(type);
         var arguments = (TrainingArguments a) => a with
         {
             MaxSteps = 3,
